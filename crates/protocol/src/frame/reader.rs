@@ -1,0 +1,534 @@
+//! Takes bytes as they arrive from a peer and gives back whole messages.
+//!
+//! The caller owns the read buffer, which may be shared by all connections of a thread: a [`FrameReader`]
+//! keeps bytes only while a frame or a fragmented message is incomplete, and is 16 bytes otherwise. A whole
+//! frame is unmasked where it lies and borrowed, not copied.
+//!
+//! Lengths are judged when the header is read, before anything is kept; memory grows with the bytes that
+//! arrived, never with the bytes that were announced. Text is judged as it arrives, so that a bad byte ends
+//! the connection before the rest of a long message has been sent.
+
+use std::borrow::Cow;
+use std::mem;
+
+use super::header::{HEADER_BYTES_MAX, Header, Opcode};
+use super::mask;
+use crate::CloseCode;
+
+/// Which side of the connection reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Reads what a client sent: every frame must be masked (RFC 6455 §5.1).
+    Server,
+    /// Reads what a server sent: no frame may be masked.
+    Client,
+}
+
+impl Role {
+    pub(super) fn check_mask(self, is_masked: bool) -> Result<(), Violation> {
+        match (self, is_masked) {
+            (Self::Server, true) | (Self::Client, false) => Ok(()),
+            (Self::Server, false) => Err(Violation::Protocol("client frame without a mask")),
+            (Self::Client, true) => Err(Violation::Protocol("server frame with a mask")),
+        }
+    }
+}
+
+/// How much one message may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameLimits {
+    /// The longest message, in bytes of payload over all its fragments.
+    pub message_bytes_max: usize,
+    /// The most frames one message may come in.
+    pub fragments_max: u32,
+}
+
+impl Default for FrameLimits {
+    /// 64 KiB in at most 1,024 fragments.
+    fn default() -> Self {
+        Self { message_bytes_max: 64 * 1024, fragments_max: 1024 }
+    }
+}
+
+/// What a peer said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// A whole text message.
+    Text(Cow<'a, str>),
+    /// A whole binary message.
+    Binary(Cow<'a, [u8]>),
+    /// To be answered with a pong of the same payload (at most 125 bytes).
+    Ping(Cow<'a, [u8]>),
+    /// The answer to a ping, or unasked.
+    Pong(Cow<'a, [u8]>),
+    /// The peer closes: its status code (RFC 6455 §7.4), or `None` where it gave none. To be answered with a
+    /// close of the same code, after which the connection is over.
+    Close(Option<u16>),
+}
+
+/// How a peer broke the rules. Nothing it sends afterwards means anything: the connection must be closed with
+/// [`Violation::close_code`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// Against the framing rules of RFC 6455 §5.
+    #[error("{0}")]
+    Protocol(&'static str),
+    /// Text, or a close reason, that is not UTF-8 (RFC 6455 §8.1).
+    #[error("text is not valid UTF-8")]
+    InvalidUtf8,
+    /// More payload announced than [`FrameLimits::message_bytes_max`] allows.
+    #[error("message is longer than {0} bytes")]
+    TooBig(usize),
+    /// More fragments than [`FrameLimits::fragments_max`] allows.
+    #[error("message has more than {0} fragments")]
+    TooManyFragments(u32),
+}
+
+impl Violation {
+    /// The code to close the connection with.
+    pub fn close_code(self) -> CloseCode {
+        match self {
+            Self::Protocol(_) => CloseCode::ProtocolError,
+            Self::InvalidUtf8 => CloseCode::InvalidPayload,
+            Self::TooBig(_) => CloseCode::MessageTooBig,
+            Self::TooManyFragments(_) => CloseCode::PolicyViolation,
+        }
+    }
+}
+
+/// One connection's reading state.
+#[derive(Debug)]
+pub struct FrameReader {
+    role: Role,
+    is_ended: bool,
+    incomplete: Option<Box<Incomplete>>,
+}
+
+/// What is kept between two reads, while there is something to keep.
+#[derive(Debug, Default)]
+struct Incomplete {
+    /// The bytes of a header that is not whole yet.
+    header: Vec<u8>,
+    /// The frame whose payload is arriving, and how many bytes of it have.
+    frame: Option<(Header, usize)>,
+    /// The payload so far where that frame is a control frame.
+    control: Vec<u8>,
+    /// The message whose fragments are arriving.
+    message: Option<Assembly>,
+}
+
+/// A data message between its first byte and its last.
+#[derive(Debug)]
+struct Assembly {
+    is_text: bool,
+    bytes: Vec<u8>,
+    /// How many of `bytes` are known to be whole UTF-8 characters.
+    utf8_len: usize,
+    fragments: u32,
+}
+
+impl FrameReader {
+    /// A reader at the beginning of a connection.
+    pub fn new(role: Role) -> Self {
+        Self { role, is_ended: false, incomplete: None }
+    }
+
+    /// Takes the next message from the front of `input` and moves `input` past it; `None` when all of `input`
+    /// is used up and more bytes are needed.
+    ///
+    /// After a [`Message::Close`] or an error the reader has ended: it swallows whatever follows.
+    ///
+    /// # Errors
+    /// A [`Violation`], once. Messages that lay before the bad bytes have been returned by then.
+    pub fn next<'a>(
+        &mut self,
+        input: &mut &'a mut [u8],
+        limits: &FrameLimits,
+    ) -> Result<Option<Message<'a>>, Violation> {
+        if self.is_ended {
+            *input = &mut [];
+        }
+        let outcome = self.advance(input, limits);
+        self.is_ended |= matches!(outcome, Err(_) | Ok(Some(Message::Close(_))));
+        if self.is_ended || self.incomplete.as_ref().is_some_and(|incomplete| incomplete.is_empty()) {
+            self.incomplete = None;
+        }
+        outcome
+    }
+
+    fn advance<'a>(
+        &mut self,
+        input: &mut &'a mut [u8],
+        limits: &FrameLimits,
+    ) -> Result<Option<Message<'a>>, Violation> {
+        loop {
+            if self.frame_in_progress().is_none() {
+                let Some(header) = self.read_header(input)? else { return Ok(None) };
+                self.admit(&header, limits)?;
+                if let Some(payload) = self.take_whole_message(&header, input) {
+                    return message(header.opcode, Cow::Borrowed(payload)).map(Some);
+                }
+                self.open(header);
+            }
+            match self.read_payload(input)? {
+                Progress::Starved => return Ok(None),
+                Progress::Fragment => {}
+                Progress::Control(opcode, payload) => return message(opcode, Cow::Owned(payload)).map(Some),
+                Progress::Message(assembly) => return assembly.finish().map(Some),
+            }
+        }
+    }
+
+    fn frame_in_progress(&self) -> Option<&(Header, usize)> {
+        self.incomplete.as_ref()?.frame.as_ref()
+    }
+
+    /// The next header, from `input` alone where it lies there whole.
+    fn read_header(&mut self, input: &mut &mut [u8]) -> Result<Option<Header>, Violation> {
+        let role = self.role;
+        let kept = self.incomplete.as_ref().map_or(0, |incomplete| incomplete.header.len());
+        if kept == 0
+            && let Some((header, len)) = Header::parse(input, role)?
+        {
+            split_front(input, len);
+            return Ok(Some(header));
+        }
+        while !input.is_empty() {
+            let byte = split_front(input, 1)[0];
+            let bytes = &mut self.incomplete.get_or_insert_default().header;
+            bytes.push(byte);
+            debug_assert!(bytes.len() <= HEADER_BYTES_MAX, "a header is whole at 14 bytes");
+            if let Some((header, _)) = Header::parse(bytes, role)? {
+                bytes.clear();
+                return Ok(Some(header));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Judges a header against the message it would belong to, before any of its payload is kept.
+    fn admit(&self, header: &Header, limits: &FrameLimits) -> Result<(), Violation> {
+        if header.opcode.is_control() {
+            return Ok(());
+        }
+        let message = self.incomplete.as_ref().and_then(|incomplete| incomplete.message.as_ref());
+        let (so_far, fragments) = match (header.opcode, message) {
+            (Opcode::Continuation, Some(message)) => (message.bytes.len(), message.fragments),
+            (Opcode::Continuation, None) => return Err(Violation::Protocol("continuation of no message")),
+            (_, Some(_)) => return Err(Violation::Protocol("new message inside a fragmented one")),
+            (_, None) => (0, 0),
+        };
+        if header.payload_len > (limits.message_bytes_max - so_far.min(limits.message_bytes_max)) as u64 {
+            return Err(Violation::TooBig(limits.message_bytes_max));
+        }
+        if fragments >= limits.fragments_max {
+            return Err(Violation::TooManyFragments(limits.fragments_max));
+        }
+        Ok(())
+    }
+
+    /// The payload, unmasked where it lies, if the frame is a message of its own and all of it has arrived.
+    fn take_whole_message<'a>(&self, header: &Header, input: &mut &'a mut [u8]) -> Option<&'a mut [u8]> {
+        let is_whole = header.fin && header.opcode != Opcode::Continuation;
+        let len = usize::try_from(header.payload_len).ok().filter(|&len| is_whole && len <= input.len())?;
+        let payload = split_front(input, len);
+        mask::apply(payload, header.mask, 0);
+        Some(payload)
+    }
+
+    fn open(&mut self, header: Header) {
+        let incomplete = self.incomplete.get_or_insert_default();
+        match header.opcode {
+            Opcode::Text | Opcode::Binary => {
+                let is_text = header.opcode == Opcode::Text;
+                incomplete.message = Some(Assembly { is_text, bytes: Vec::new(), utf8_len: 0, fragments: 1 });
+            }
+            Opcode::Continuation => {
+                if let Some(message) = &mut incomplete.message {
+                    message.fragments += 1;
+                }
+            }
+            Opcode::Close | Opcode::Ping | Opcode::Pong => {}
+        }
+        incomplete.frame = Some((header, 0));
+    }
+
+    /// Moves what `input` has of the payload in progress to where it is kept.
+    fn read_payload(&mut self, input: &mut &mut [u8]) -> Result<Progress, Violation> {
+        let incomplete = self.incomplete.as_mut().expect("a payload is read while its frame is in progress");
+        let (header, received) = incomplete.frame.as_mut().expect("see above");
+        let missing = header.payload_len - *received as u64;
+        let len = usize::try_from(missing).unwrap_or(usize::MAX).min(input.len());
+        let bytes = split_front(input, len);
+        mask::apply(bytes, header.mask, *received);
+        *received += len;
+
+        let header = *header;
+        let is_frame_whole = len as u64 == missing;
+        if is_frame_whole {
+            incomplete.frame = None;
+        }
+        if header.opcode.is_control() {
+            incomplete.control.extend_from_slice(bytes);
+            return Ok(match is_frame_whole {
+                true => Progress::Control(header.opcode, mem::take(&mut incomplete.control)),
+                false => Progress::Starved,
+            });
+        }
+        let message = incomplete.message.as_mut().expect("a data frame was admitted to a message");
+        message.append(bytes)?;
+        Ok(match (is_frame_whole, header.fin) {
+            (false, _) => Progress::Starved,
+            (true, false) => Progress::Fragment,
+            (true, true) => Progress::Message(incomplete.message.take().expect("see above")),
+        })
+    }
+}
+
+/// How far a payload has come.
+enum Progress {
+    /// The input is used up and the frame is not whole.
+    Starved,
+    /// The frame is whole; its message goes on.
+    Fragment,
+    Control(Opcode, Vec<u8>),
+    Message(Assembly),
+}
+
+impl Incomplete {
+    fn is_empty(&self) -> bool {
+        self.header.is_empty() && self.frame.is_none() && self.message.is_none()
+    }
+}
+
+impl Assembly {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), Violation> {
+        self.bytes.extend_from_slice(bytes);
+        if !self.is_text {
+            return Ok(());
+        }
+        match std::str::from_utf8(&self.bytes[self.utf8_len..]) {
+            Ok(text) => self.utf8_len += text.len(),
+            // A character may be cut in two by the end of what arrived.
+            Err(error) if error.error_len().is_none() => self.utf8_len += error.valid_up_to(),
+            Err(_) => return Err(Violation::InvalidUtf8),
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Message<'static>, Violation> {
+        if !self.is_text {
+            return Ok(Message::Binary(Cow::Owned(self.bytes)));
+        }
+        if self.utf8_len != self.bytes.len() {
+            return Err(Violation::InvalidUtf8);
+        }
+        let text = String::from_utf8(self.bytes).map_err(|_| Violation::InvalidUtf8)?;
+        Ok(Message::Text(Cow::Owned(text)))
+    }
+}
+
+/// What a whole frame that is not a fragment says.
+fn message(opcode: Opcode, payload: Cow<'_, [u8]>) -> Result<Message<'_>, Violation> {
+    Ok(match opcode {
+        Opcode::Text => Message::Text(match payload {
+            Cow::Borrowed(bytes) => {
+                Cow::Borrowed(simdutf8::basic::from_utf8(bytes).map_err(|_| Violation::InvalidUtf8)?)
+            }
+            Cow::Owned(bytes) => Cow::Owned(String::from_utf8(bytes).map_err(|_| Violation::InvalidUtf8)?),
+        }),
+        Opcode::Binary | Opcode::Continuation => Message::Binary(payload),
+        Opcode::Ping => Message::Ping(payload),
+        Opcode::Pong => Message::Pong(payload),
+        Opcode::Close => Message::Close(close_code(&payload)?),
+    })
+}
+
+/// Reads a close payload: empty, or a code that may be sent (RFC 6455 §7.4) and a reason in UTF-8.
+fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
+    let (code, reason) = match payload {
+        [] => return Ok(None),
+        [_] => return Err(Violation::Protocol("close payload of one byte")),
+        [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
+    };
+    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+        return Err(Violation::Protocol("close code that must not be sent"));
+    }
+    match std::str::from_utf8(reason) {
+        Ok(_) => Ok(Some(code)),
+        Err(_) => Err(Violation::InvalidUtf8),
+    }
+}
+
+/// Cuts the first `len` bytes off `input`.
+fn split_front<'a>(input: &mut &'a mut [u8], len: usize) -> &'a mut [u8] {
+    let (front, rest) = mem::take(input).split_at_mut(len);
+    *input = rest;
+    front
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::frame::{Opcode, masked};
+
+    const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+    const LIMITS: FrameLimits = FrameLimits { message_bytes_max: 1000, fragments_max: 8 };
+
+    /// Everything a server reads from `bytes` when they arrive in pieces of `piece` bytes.
+    fn read(bytes: &[u8], piece: usize) -> (Vec<Message<'static>>, Option<Violation>) {
+        let mut reader = FrameReader::new(Role::Server);
+        let mut messages = Vec::new();
+        for piece in bytes.to_vec().chunks_mut(piece) {
+            let mut input = piece;
+            loop {
+                match reader.next(&mut input, &LIMITS) {
+                    Ok(Some(message)) => messages.push(owned(message)),
+                    Ok(None) => break,
+                    Err(violation) => return (messages, Some(violation)),
+                }
+            }
+        }
+        (messages, None)
+    }
+
+    fn owned(message: Message<'_>) -> Message<'static> {
+        match message {
+            Message::Text(text) => Message::Text(Cow::Owned(text.into_owned())),
+            Message::Binary(bytes) => Message::Binary(Cow::Owned(bytes.into_owned())),
+            Message::Ping(bytes) => Message::Ping(Cow::Owned(bytes.into_owned())),
+            Message::Pong(bytes) => Message::Pong(Cow::Owned(bytes.into_owned())),
+            Message::Close(code) => Message::Close(code),
+        }
+    }
+
+    fn text(text: &str) -> Message<'static> {
+        Message::Text(Cow::Owned(text.to_owned()))
+    }
+
+    fn frame(first_byte: u8, payload: &[u8]) -> Vec<u8> {
+        let mut frame = masked(Opcode::Text, payload, KEY);
+        frame[0] = first_byte;
+        frame
+    }
+
+    #[test]
+    fn the_example_of_the_rfc_is_read() {
+        // RFC 6455 §5.7: a single-frame masked text message.
+        let hello = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+        assert_eq!(read(&hello, 100), (vec![text("Hello")], None));
+    }
+
+    #[test]
+    fn a_ping_between_two_fragments_is_read_between_them() {
+        let bytes = [frame(0x01, b"Hel"), frame(0x89, b"?"), frame(0x80, b"lo")].concat();
+        for piece in 1..bytes.len() {
+            let expected = vec![Message::Ping(Cow::Owned(b"?".to_vec())), text("Hello")];
+            assert_eq!(read(&bytes, piece), (expected, None), "in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_once_a_message_is_whole() {
+        let mut bytes = [frame(0x01, b"Hel"), frame(0x80, b"lo")].concat();
+        let mut reader = FrameReader::new(Role::Server);
+        let mut input = &mut bytes[..];
+        assert_eq!(reader.next(&mut input, &LIMITS), Ok(Some(text("Hello"))));
+        assert!(reader.incomplete.is_none());
+        assert_eq!(size_of::<FrameReader>(), 16);
+    }
+
+    #[test]
+    fn good_messages_before_a_bad_frame_are_read_first_and_nothing_after_it() {
+        let bytes = [frame(0x81, b"good"), frame(0x83, b"bad"), frame(0x81, b"late")].concat();
+        let (messages, violation) = read(&bytes, 1000);
+        assert_eq!(messages, vec![text("good")]);
+        assert_eq!(violation, Some(Violation::Protocol("reserved opcode")));
+
+        let mut reader = FrameReader::new(Role::Server);
+        let (mut bad, mut late) = (frame(0x83, b"bad"), frame(0x81, b"late"));
+        assert!(reader.next(&mut &mut bad[..], &LIMITS).is_err());
+        assert_eq!(reader.next(&mut &mut late[..], &LIMITS), Ok(None), "the error comes once");
+    }
+
+    #[test]
+    fn each_violation_has_its_close_code() {
+        let mut unmasked = frame(0x81, b"");
+        unmasked[1] = 0;
+        let announced = |len: u64| [&[0x82, 0xff][..], &len.to_be_bytes(), &KEY].concat();
+        let close = |payload: &[u8]| frame(0x88, payload);
+        let many = [vec![frame(0x01, b"")], vec![frame(0x00, b""); 8]].concat().concat();
+        for (bytes, code) in [
+            (unmasked, 1002),
+            (frame(0xc1, b"reserved bit"), 1002),
+            (frame(0x80, b"continues nothing"), 1002),
+            ([frame(0x01, b"a"), frame(0x81, b"b")].concat(), 1002),
+            (frame(0x09, b"fragmented ping"), 1002),
+            (frame(0x89, &[0; 126]), 1002),
+            (announced(1 << 63), 1002),
+            (announced(5), 1002),
+            (close(&[3]), 1002),
+            (close(&1005_u16.to_be_bytes()), 1002),
+            (close(b"\x03\xe8\xff"), 1007),
+            (frame(0x81, b"\xff"), 1007),
+            (frame(0x81, b"half of \xc3"), 1007),
+            (announced(1 << 62), 1009),
+            (frame(0x81, &[b'a'; 1001]), 1009),
+            ([frame(0x01, &[b'a'; 600]), frame(0x80, &[b'a'; 401])].concat(), 1009),
+            (many, 1008),
+        ] {
+            for piece in [1, 3, bytes.len()] {
+                let (_, violation) = read(&bytes, piece);
+                let found = violation.map(|violation| violation.close_code().code());
+                assert_eq!(found, Some(code), "{bytes:02x?} in pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_huge_announcement_is_refused_before_a_byte_of_it_is_kept() {
+        let mut header = [&[0x81, 0xff][..], &(1_u64 << 62).to_be_bytes(), &KEY].concat();
+        let mut reader = FrameReader::new(Role::Server);
+        assert_eq!(reader.next(&mut &mut header[..], &LIMITS), Err(Violation::TooBig(1000)));
+        assert!(reader.incomplete.is_none());
+    }
+
+    #[test]
+    fn bad_text_is_refused_before_the_message_is_whole() {
+        let mut start = frame(0x01, b"good \xed\xa0");
+        let mut reader = FrameReader::new(Role::Server);
+        assert_eq!(reader.next(&mut &mut start[..], &LIMITS), Err(Violation::InvalidUtf8));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sent_is_read_however_it_is_cut(
+            texts in prop::collection::vec(".{0,80}", 1..6),
+            fragment in 1_usize..200,
+            piece in 1_usize..64,
+        ) {
+            let mut bytes = Vec::new();
+            for text in &texts {
+                let fragments: Vec<_> = match text.is_empty() {
+                    true => vec![&b""[..]],
+                    false => text.as_bytes().chunks(fragment.max(text.len() / 8 + 1)).collect(),
+                };
+                for (i, payload) in fragments.iter().enumerate() {
+                    let fin = if i + 1 == fragments.len() { 0x80 } else { 0 };
+                    let opcode = if i == 0 { 1 } else { 0 };
+                    bytes.extend(frame(fin | opcode, payload));
+                }
+            }
+            let expected = texts.iter().map(|sent| text(sent)).collect::<Vec<_>>();
+            prop_assert_eq!(read(&bytes, piece), (expected, None));
+        }
+
+        #[test]
+        fn any_bytes_at_all_are_survived(bytes: Vec<u8>, piece in 1_usize..32) {
+            let whole = read(&bytes, bytes.len().max(1));
+            prop_assert_eq!(read(&bytes, piece), whole);
+        }
+    }
+}

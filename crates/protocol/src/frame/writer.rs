@@ -1,0 +1,136 @@
+//! Encodes whole frames. A server's frames are not masked (RFC 6455 §5.1), so one encoding serves every
+//! subscriber; a client's are, with a key of the caller's choosing.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::header::Opcode;
+use super::mask;
+use crate::CloseCode;
+
+/// The longest header without a mask.
+const HEADER_BYTES_MAX: usize = 10;
+
+/// Builds one unmasked frame in place: the payload is written behind room for the header, which is filled in
+/// last, when the length is known. Nothing is moved or copied.
+#[derive(Debug)]
+pub struct FrameBuilder {
+    bytes: Vec<u8>,
+}
+
+impl FrameBuilder {
+    /// A frame whose payload is expected to be `payload_capacity` bytes.
+    pub fn new(payload_capacity: usize) -> Self {
+        let mut bytes = Vec::with_capacity(HEADER_BYTES_MAX + payload_capacity);
+        bytes.resize(HEADER_BYTES_MAX, 0);
+        Self { bytes }
+    }
+
+    /// Appends to the payload.
+    pub fn put(&mut self, payload: &[u8]) {
+        self.bytes.extend_from_slice(payload);
+    }
+
+    /// The whole frame.
+    pub fn finish(mut self, opcode: Opcode) -> Bytes {
+        let (header, len) = unmasked_header(opcode, self.bytes.len() - HEADER_BYTES_MAX);
+        let start = HEADER_BYTES_MAX - len;
+        self.bytes[start..HEADER_BYTES_MAX].copy_from_slice(&header[..len]);
+        Bytes::from(self.bytes).slice(start..)
+    }
+}
+
+impl io::Write for FrameBuilder {
+    fn write(&mut self, payload: &[u8]) -> io::Result<usize> {
+        self.put(payload);
+        Ok(payload.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A ping without a payload.
+pub fn ping() -> Bytes {
+    Bytes::from_static(&[0x80 | Opcode::Ping as u8, 0])
+}
+
+/// The answer to a ping, with its payload (at most 125 bytes).
+pub fn pong(payload: &[u8]) -> Bytes {
+    whole(Opcode::Pong, payload)
+}
+
+/// A close frame with `code` and its name as the reason.
+pub fn close(code: CloseCode) -> Bytes {
+    let mut frame = FrameBuilder::new(2 + code.name().len());
+    frame.put(&code.code().to_be_bytes());
+    frame.put(code.name().as_bytes());
+    frame.finish(Opcode::Close)
+}
+
+/// A whole masked frame, as a client sends it.
+pub fn masked(opcode: Opcode, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
+    let (header, len) = unmasked_header(opcode, payload.len());
+    let mut frame = Vec::with_capacity(len + key.len() + payload.len());
+    frame.extend_from_slice(&header[..len]);
+    frame[1] |= 0x80;
+    frame.extend_from_slice(&key);
+    frame.extend_from_slice(payload);
+    mask::apply(&mut frame[len + key.len()..], key, 0);
+    frame
+}
+
+fn whole(opcode: Opcode, payload: &[u8]) -> Bytes {
+    let mut frame = FrameBuilder::new(payload.len());
+    frame.put(payload);
+    frame.finish(opcode)
+}
+
+/// The header of an unmasked, unfragmented frame, and how many of its bytes count.
+fn unmasked_header(opcode: Opcode, payload_len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
+    let mut header = [0; HEADER_BYTES_MAX];
+    header[0] = 0x80 | opcode as u8;
+    match payload_len {
+        0..126 => {
+            header[1] = payload_len as u8;
+            (header, 2)
+        }
+        126..0x1_0000 => {
+            header[1] = 126;
+            header[2..4].copy_from_slice(&(payload_len as u16).to_be_bytes());
+            (header, 4)
+        }
+        _ => {
+            header[1] = 127;
+            header[2..10].copy_from_slice(&(payload_len as u64).to_be_bytes());
+            (header, 10)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::frame::{FrameLimits, FrameReader, Message, Role};
+
+    #[test]
+    fn every_length_form_is_read_back() {
+        let limits = FrameLimits { message_bytes_max: 1 << 20, ..FrameLimits::default() };
+        for len in [0, 1, 125, 126, 127, 0xffff, 0x1_0000, 0x1_0001] {
+            let payload = vec![b'x'; len];
+            let mut bytes = whole(Opcode::Binary, &payload).to_vec();
+            let mut reader = FrameReader::new(Role::Client);
+            let message = reader.next(&mut &mut bytes[..], &limits).unwrap();
+            assert_eq!(message, Some(Message::Binary(Cow::Borrowed(&payload[..]))), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_close_carries_its_code_and_name() {
+        assert_eq!(&close(CloseCode::ServiceRestart)[..], b"\x88\x11\x03\xf4service restart");
+    }
+}
