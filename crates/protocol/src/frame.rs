@@ -10,4 +10,4 @@ mod writer;
 
 pub use header::Opcode;
 pub use reader::{FrameLimits, FrameReader, Message, Role, Violation};
-pub use writer::{FrameBuilder, close, masked, ping, pong};
+pub use writer::{FrameBuilder, close, close_echo, masked, ping, pong};

@@ -70,6 +70,14 @@ pub fn close(code: CloseCode) -> Bytes {
     frame.finish(Opcode::Close)
 }
 
+/// The answer to a client's close frame: the code it sent, or none if it sent none (RFC 6455 §5.5.1).
+pub fn close_echo(code: Option<u16>) -> Bytes {
+    match code {
+        Some(code) => whole(Opcode::Close, &code.to_be_bytes()),
+        None => whole(Opcode::Close, &[]),
+    }
+}
+
 /// A whole masked frame, as a client sends it.
 pub fn masked(opcode: Opcode, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
     let (header, len) = unmasked_header(opcode, payload.len());

@@ -1,0 +1,162 @@
+//! The broker of a node that is alone: topics live in this process and nowhere else.
+//!
+//! The road is the same as through Redis, so that nothing behind it can tell the difference: a publish goes
+//! into the inboxes of the workers that want the topic. There is no link that could be lost.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use causeway_protocol::Topic;
+use futures_util::FutureExt;
+use futures_util::future::{self, BoxFuture};
+
+use crate::totals::Totals;
+use crate::workers::{Wanting, Workers};
+use crate::{Broker, Inbox, Interest, LinkReport, PublishError, WorkerId};
+
+/// A broker without Redis. Everything is carried out within the call: a topic is live at once, and a publish
+/// is in the inboxes when [`publish`](Broker::publish) returns.
+#[derive(Debug)]
+pub struct EmbeddedBroker {
+    /// Held for a look-up and the pushes into a few inboxes, whose locks come after this one.
+    exchange: Mutex<Exchange>,
+    totals: Arc<Totals>,
+}
+
+#[derive(Debug)]
+struct Exchange {
+    workers: Workers,
+    topics: HashMap<Topic, Wanting>,
+}
+
+impl EmbeddedBroker {
+    /// A broker that delivers payloads of up to `payload_bytes_max` bytes; a larger one is dropped and
+    /// announced with [`Delivery::Dropped`](crate::Delivery::Dropped), as it would be on its way from Redis.
+    pub fn new(payload_bytes_max: usize) -> Self {
+        let totals = Arc::new(Totals { up: true.into(), ..Totals::default() });
+        let workers = Workers::new(payload_bytes_max, Arc::clone(&totals));
+        Self { exchange: Mutex::new(Exchange { workers, topics: HashMap::new() }), totals }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Exchange> {
+        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Broker for EmbeddedBroker {
+    fn attach(&self, inbox: Arc<Inbox>) -> WorkerId {
+        self.lock().workers.attach(inbox)
+    }
+
+    fn change_interest(&self, worker: WorkerId, change: Interest) {
+        let Exchange { workers, topics } = &mut *self.lock();
+        match change {
+            Interest::Want(topic, ticket) => {
+                topics.entry(topic.clone()).or_default().add(worker, ticket);
+                workers.live_for(worker, topic, ticket);
+            }
+            Interest::Leave(topic) => {
+                if let Some(wanting) = topics.get_mut(&topic) {
+                    wanting.remove(worker);
+                    if wanting.is_empty() {
+                        topics.remove(&topic);
+                    }
+                }
+            }
+        }
+        self.totals.topics.store(topics.len() as u64, Relaxed);
+    }
+
+    fn publish(&self, topic: Topic, payload: Bytes) -> BoxFuture<'static, Result<(), PublishError>> {
+        let Exchange { workers, topics } = &mut *self.lock();
+        if let Some(wanting) = topics.get(&topic) {
+            workers.publication(&topic, wanting, payload);
+        }
+        future::ready(Ok(())).boxed()
+    }
+
+    fn link(&self) -> LinkReport {
+        self.totals.report()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Delivery, Ticket};
+
+    fn topic(name: &str) -> Topic {
+        Topic::parse(name).unwrap()
+    }
+
+    fn attached(broker: &EmbeddedBroker) -> (WorkerId, Arc<Inbox>) {
+        let inbox = Arc::new(Inbox::new(1 << 20));
+        (broker.attach(Arc::clone(&inbox)), inbox)
+    }
+
+    fn taken(inbox: &Inbox) -> Vec<Delivery> {
+        let mut deliveries = Vec::new();
+        inbox.take(&mut deliveries);
+        deliveries
+    }
+
+    fn publish(broker: &EmbeddedBroker, name: &str, payload: &'static str) {
+        let outcome = broker.publish(topic(name), payload.into()).now_or_never();
+        assert_eq!(outcome, Some(Ok(())), "an embedded publish is done when it returns");
+    }
+
+    #[test]
+    fn a_topic_is_live_at_once_and_its_messages_arrive() {
+        let broker = EmbeddedBroker::new(100);
+        let (worker, inbox) = attached(&broker);
+        publish(&broker, "news", "too early");
+        broker.change_interest(worker, Interest::Want(topic("news"), Ticket(3)));
+        publish(&broker, "news", "hello");
+        publish(&broker, "other", "not for us");
+        assert!(matches!(&taken(&inbox)[..],
+            [Delivery::Live(t, Ticket(3)), Delivery::Publication(p)]
+            if t.as_str() == "news" && &p.payload()[..] == b"hello"));
+        let report = broker.link();
+        assert!(report.up);
+        assert_eq!((report.topics, report.messages_received, report.bytes_received), (1, 1, 5));
+    }
+
+    #[test]
+    fn each_worker_gets_the_same_publication_until_it_leaves() {
+        let broker = EmbeddedBroker::new(100);
+        let (ann, inbox_of_ann) = attached(&broker);
+        let (bob, inbox_of_bob) = attached(&broker);
+        for worker in [ann, bob] {
+            broker.change_interest(worker, Interest::Want(topic("news"), Ticket(1)));
+        }
+        publish(&broker, "news", "1");
+        let (for_ann, for_bob) = (taken(&inbox_of_ann), taken(&inbox_of_bob));
+        let (Delivery::Publication(a), Delivery::Publication(b)) = (&for_ann[1], &for_bob[1]) else {
+            panic!("expected a message behind Live");
+        };
+        assert!(Arc::ptr_eq(a, b), "encoded once for the node");
+
+        broker.change_interest(ann, Interest::Leave(topic("news")));
+        publish(&broker, "news", "2");
+        assert!(taken(&inbox_of_ann).is_empty());
+        assert_eq!(taken(&inbox_of_bob).len(), 1);
+        broker.change_interest(bob, Interest::Leave(topic("news")));
+        assert_eq!(broker.link().topics, 0);
+    }
+
+    #[test]
+    fn too_large_a_payload_is_announced_and_counted() {
+        let broker = EmbeddedBroker::new(4);
+        let (worker, inbox) = attached(&broker);
+        broker.change_interest(worker, Interest::Want(topic("news"), Ticket(1)));
+        publish(&broker, "news", "four");
+        publish(&broker, "news", "fives");
+        assert!(matches!(
+            &taken(&inbox)[..],
+            [Delivery::Live(..), Delivery::Publication(_), Delivery::Dropped { topic: t, .. }] if t.as_str() == "news"
+        ));
+        assert_eq!(broker.link().dropped_too_large, 1);
+    }
+}

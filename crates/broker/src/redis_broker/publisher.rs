@@ -1,0 +1,242 @@
+//! The publish lane: from a bounded queue to Redis, in the order of the calls.
+//!
+//! Whatever has gathered while the last batch was on its way goes as one pipeline, so the slower Redis answers
+//! the larger the batches get. There is one batch on its way at a time: that is what keeps the order.
+//!
+//! A publish is answered at its deadline at the latest, by its own future. One that has waited in the queue for
+//! that long is not sent any more; one that was sent may be carried out though its caller was told otherwise,
+//! which nobody can prevent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use causeway_protocol::Topic;
+use deadpool_redis::{Connection, Manager, Pool};
+use futures_util::FutureExt;
+use futures_util::future::{self, BoxFuture};
+use redis::aio::ConnectionLike;
+use redis::{AsyncConnectionConfig, ConnectionInfo, Pipeline, ServerError, ServerErrorKind, Value};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{self, Instant};
+
+use super::{RedisConfig, RedisConfigError, Shared};
+use crate::PublishError;
+
+/// Publishes in one pipeline.
+const BATCH_MAX: usize = 512;
+
+/// Payload bytes that may wait or be on their way, whatever their number.
+const BYTES_WAITING_MAX: usize = 64 << 20;
+
+/// A connection that was idle for this long is tried out by the pool before it is used again.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+
+/// After a failure to connect, publishes fail at once for this long: trying for each would cost more and win
+/// nothing.
+const CONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where publishes are handed in.
+pub(super) struct Publishes {
+    queue: mpsc::Sender<Publish>,
+    bytes: Arc<Semaphore>,
+    topic_prefix: String,
+    deadline: Duration,
+}
+
+/// Where they are carried out.
+pub(super) struct Publisher {
+    queue: mpsc::Receiver<Publish>,
+    pool: Pool,
+    /// The connection in use. Whenever something goes wrong with it, it goes back to no pool.
+    connection: Option<Connection>,
+    used_at: Instant,
+    /// How often the subscriber link had been lost when the connection was taken into use. What cost that link
+    /// its life may have cost this connection the same.
+    losses: u64,
+    connect_not_before: Instant,
+    deadline: Duration,
+    shared: Arc<Shared>,
+}
+
+struct Publish {
+    channel: String,
+    payload: Bytes,
+    not_after: Instant,
+    outcome: oneshot::Sender<Result<(), PublishError>>,
+    /// Its share of `BYTES_WAITING_MAX`.
+    _bytes: OwnedSemaphorePermit,
+}
+
+/// Both ends of a new lane.
+pub(super) fn lane(
+    redis: ConnectionInfo,
+    config: RedisConfig,
+    shared: Arc<Shared>,
+) -> Result<(Publishes, Publisher), RedisConfigError> {
+    let connecting = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(config.command_deadline))
+        // A batch as a whole has a deadline.
+        .set_response_timeout(None);
+    let manager = Manager::new_with_config(redis, connecting)
+        .map_err(|error| RedisConfigError::Url(error.to_string()))?;
+    let pool = Pool::builder(manager).max_size(1).build().expect("no timeouts, so no runtime to be named");
+    let (sender, receiver) = mpsc::channel(config.publishes_waiting_max);
+    let publishes = Publishes {
+        queue: sender,
+        bytes: Arc::new(Semaphore::new(BYTES_WAITING_MAX)),
+        topic_prefix: config.topic_prefix,
+        deadline: config.command_deadline,
+    };
+    let now = Instant::now();
+    let publisher = Publisher {
+        queue: receiver,
+        pool,
+        connection: None,
+        used_at: now,
+        losses: 0,
+        connect_not_before: now,
+        deadline: config.command_deadline,
+        shared,
+    };
+    Ok((publishes, publisher))
+}
+
+impl Publishes {
+    pub(super) fn publish(
+        &self,
+        topic: &Topic,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<(), PublishError>> {
+        let not_after = Instant::now() + self.deadline;
+        match self.enqueue(topic, payload, not_after) {
+            Ok(outcome) => in_time(outcome, not_after).boxed(),
+            Err(error) => future::ready(Err(error)).boxed(),
+        }
+    }
+
+    fn enqueue(
+        &self,
+        topic: &Topic,
+        payload: Bytes,
+        not_after: Instant,
+    ) -> Result<oneshot::Receiver<Result<(), PublishError>>, PublishError> {
+        let size = u32::try_from(payload.len()).map_err(|_| PublishError::Busy)?;
+        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(size).map_err(|_| PublishError::Busy)?;
+        let channel = format!("{}{topic}", self.topic_prefix);
+        let (outcome, answer) = oneshot::channel();
+        let publish = Publish { channel, payload, not_after, outcome, _bytes: bytes };
+        self.queue.try_send(publish).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => PublishError::Busy,
+            mpsc::error::TrySendError::Closed(_) => PublishError::Unavailable,
+        })?;
+        Ok(answer)
+    }
+}
+
+async fn in_time(
+    outcome: oneshot::Receiver<Result<(), PublishError>>,
+    not_after: Instant,
+) -> Result<(), PublishError> {
+    match time::timeout_at(not_after, outcome).await {
+        Ok(Ok(outcome)) => outcome,
+        // Too late, or the broker has ended.
+        Err(_) | Ok(Err(_)) => Err(PublishError::Unavailable),
+    }
+}
+
+impl Publisher {
+    /// Carries out publishes until the last [`Publishes`] is gone.
+    pub(super) async fn run(mut self) {
+        let mut batch = Vec::new();
+        while self.queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
+            let now = Instant::now();
+            // Their futures have answered already.
+            batch.retain(|publish| now < publish.not_after);
+            if !batch.is_empty() {
+                self.carry_out(&mut batch).await;
+            }
+        }
+    }
+
+    /// Carries out a batch and answers each of it.
+    async fn carry_out(&mut self, batch: &mut Vec<Publish>) {
+        let replies = time::timeout(self.deadline, self.send(batch)).await.ok().flatten();
+        self.used_at = Instant::now();
+        let Some(replies) = replies else {
+            self.discard_connection();
+            batch.drain(..).for_each(|publish| publish.answer(Err(PublishError::Unavailable)));
+            return;
+        };
+        for (publish, reply) in batch.drain(..).zip(replies) {
+            let outcome = outcome(reply);
+            if outcome == Err(PublishError::Unavailable) {
+                // A replica or a server that is loading answers so; the next connection may lead to another.
+                self.discard_connection();
+            }
+            publish.answer(outcome);
+        }
+    }
+
+    /// Sends a batch as one pipeline. `None` when there is no connection or it broke.
+    async fn send(&mut self, batch: &[Publish]) -> Option<Vec<Value>> {
+        let mut pipeline = Pipeline::with_capacity(batch.len());
+        for publish in batch {
+            pipeline.cmd("PUBLISH").arg(&publish.channel).arg(&publish.payload[..]);
+        }
+        let replies = self.connection().await?.req_packed_commands(&pipeline, 0, batch.len()).await.ok()?;
+        (replies.len() == batch.len()).then_some(replies)
+    }
+
+    /// The connection in use, or another from the pool, which tries out one that comes back and makes a new one
+    /// when it is dead.
+    async fn connection(&mut self) -> Option<&mut Connection> {
+        let losses = self.shared.lock().link.losses;
+        if self.used_at.elapsed() >= IDLE_MAX || self.losses != losses {
+            self.connection = None;
+        }
+        if self.connection.is_none() {
+            if Instant::now() < self.connect_not_before {
+                return None;
+            }
+            // In force unless this succeeds.
+            self.connect_not_before = Instant::now() + CONNECT_PAUSE;
+            self.connection = Some(self.pool.get().await.ok()?);
+            self.connect_not_before = Instant::now();
+            self.losses = losses;
+        }
+        self.connection.as_mut()
+    }
+
+    fn discard_connection(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            drop(Connection::take(connection));
+        }
+    }
+}
+
+impl Publish {
+    fn answer(self, outcome: Result<(), PublishError>) {
+        // Nobody may be waiting for it any more.
+        let _ = self.outcome.send(outcome);
+    }
+}
+
+fn outcome(reply: Value) -> Result<(), PublishError> {
+    match reply {
+        Value::ServerError(error) => Err(refusal(&error)),
+        // The number of receivers says nothing about who will get it, so it is not looked at.
+        _ => Ok(()),
+    }
+}
+
+/// Access rules and malformed commands will be refused again; all other refusals speak of the server's present
+/// state (LOADING, READONLY, OOM, MASTERDOWN, BUSY, …).
+fn refusal(error: &ServerError) -> PublishError {
+    match error.kind() {
+        Some(ServerErrorKind::NoPerm | ServerErrorKind::ResponseError) => {
+            PublishError::Refused(error.to_string())
+        }
+        _ => PublishError::Unavailable,
+    }
+}
