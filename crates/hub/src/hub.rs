@@ -1,0 +1,993 @@
+//! The hub: sessions, the topics they are subscribed to, and what is owed to them.
+//!
+//! Everything a session costs others is bounded here: its outbox in bytes, its topics in number, its commands
+//! in rate, its silence and its slowness in time. What goes beyond a bound ends that session and no other.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::mem;
+use std::time::Duration;
+
+use bytes::Bytes;
+use causeway_protocol::{
+    CloseCode, Command, CommandId, ErrorCode, GapReason, Publication, Push, Refusal, Reply, TOPIC_BYTES_MAX,
+    Topic, frame,
+};
+use rustc_hash::FxHashSet;
+use slab::Slab;
+
+use crate::deadlines::Deadlines;
+use crate::outbox::{Outbox, SharedFrame};
+use crate::pending::{PendingKey, PendingSubscribe, Pendings};
+use crate::session::{Phase, Session, Subscription};
+use crate::topics::{TopicKey, TopicState, Topics};
+use crate::{HubLimits, Moment, Policy, PublishPermit, SessionKey, SubscribePermit};
+
+/// The code of a connection that ended without a close frame (RFC 6455 §7.1.5).
+const CLOSED_ABNORMALLY: u16 = 1006;
+
+/// What the broker should know: which topics somebody here wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InterestChange {
+    /// Somebody wants the topic; the ticket must come back with [`Hub::topic_live`].
+    Want(Topic, u64),
+    /// Nobody wants it any more.
+    Leave(Topic),
+}
+
+/// A command that the hub has allowed but cannot carry out alone.
+#[derive(Debug)]
+pub enum Request {
+    /// Publish through the broker, then tell [`Hub::published`].
+    Publish {
+        /// The client's mark.
+        id: CommandId,
+        /// Where to, proved to be allowed.
+        permit: PublishPermit,
+        /// The payload.
+        data: Bytes,
+    },
+    /// Verify the token, then tell [`Hub::reauthenticated`].
+    Authenticate {
+        /// The client's mark.
+        id: CommandId,
+        /// The token as the client sent it.
+        token: String,
+    },
+}
+
+/// How a publish went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PublishOutcome {
+    /// The broker took it.
+    Published,
+    /// The broker did not confirm in time, or could not take more.
+    Unavailable,
+    /// The broker refused it for good.
+    Refused,
+}
+
+/// What should happen to a connection next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes on.
+    Open,
+    /// Everything owed is written, the close frame last: nothing more will be written, so the socket's
+    /// sending side should be shut down. The client may still answer.
+    HalfClose,
+    /// It is over.
+    Drop,
+}
+
+/// How a session ended, for counters and logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The close code that was sent or received first, or 1006 where there was none.
+    pub code: u16,
+    /// Whose token it was.
+    pub subject: Box<str>,
+    /// Messages written to the socket.
+    pub messages_sent: u64,
+    /// Bytes written to the socket.
+    pub bytes_sent: u64,
+}
+
+/// Totals since the hub was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HubCounters {
+    /// Messages written to sockets, one per subscriber.
+    pub messages_sent: u64,
+    /// Bytes written to sockets, frames of all kinds.
+    pub bytes_sent: u64,
+    /// Commands received, well formed or not.
+    pub commands: u64,
+    /// Gaps announced, one per topic and subscriber.
+    pub gaps: u64,
+}
+
+/// What there is right now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HubGauges {
+    /// Sessions, those that are closing included.
+    pub sessions: usize,
+    /// Subscriptions, one per topic and subscriber.
+    pub subscriptions: usize,
+    /// Topics somebody is subscribed to or waiting for.
+    pub topics: usize,
+}
+
+/// One worker's sessions and topics.
+#[derive(Debug)]
+pub struct Hub {
+    node: Box<str>,
+    worker: u16,
+    limits: HubLimits,
+    sessions: Slab<Session>,
+    serials: u32,
+    subscriptions: usize,
+    topics: Topics,
+    pendings: Pendings,
+    deadlines: Deadlines,
+    /// Sessions that have something to write, or have ended. Entries of sessions gone are passed over.
+    listed: VecDeque<SessionKey>,
+    interest: Vec<InterestChange>,
+    is_draining: bool,
+    counters: HubCounters,
+    jitter: Jitter,
+}
+
+impl Hub {
+    /// An empty hub. `node` and `worker` name it in its sessions' names; `seed` sets the jitter of pings and
+    /// drains, which need not be unpredictable.
+    pub fn new(node: impl Into<Box<str>>, worker: u16, limits: HubLimits, seed: u64) -> Self {
+        Self {
+            node: node.into(),
+            worker,
+            limits,
+            sessions: Slab::new(),
+            serials: 0,
+            subscriptions: 0,
+            topics: Topics::default(),
+            pendings: Pendings::default(),
+            deadlines: Deadlines::new(),
+            listed: VecDeque::new(),
+            interest: Vec::new(),
+            is_draining: false,
+            counters: HubCounters::default(),
+            jitter: Jitter(seed | 1),
+        }
+    }
+
+    // What connections report.
+
+    /// A client with a proved token has connected: it is owed a welcome.
+    pub fn connect(&mut self, policy: Policy, token_expires: Moment, now: Moment) -> SessionKey {
+        self.serials = self.serials.wrapping_add(1);
+        let entry = self.sessions.vacant_entry();
+        let key = SessionKey::new(entry.key(), self.serials);
+        // The first ping comes early by up to half an interval: connections that came together are spread.
+        let early = self.jitter.up_to(self.limits.ping_interval / 2);
+        entry.insert(Session::new(key, policy, token_expires, now + (self.limits.ping_interval - early)));
+        let welcome = Push::Welcome {
+            session: &self.session_name(key),
+            node: &self.node,
+            ping_interval_ms: millis(self.limits.ping_interval),
+            expires_in_ms: millis(token_expires.since(now)),
+        };
+        self.owe(key, &welcome.frame(), now);
+        if self.is_draining {
+            self.announce_drain(key, Duration::ZERO, now);
+        }
+        self.enter_deadline(key);
+        key
+    }
+
+    /// How logs and the welcome call this session.
+    pub fn session_name(&self, key: SessionKey) -> String {
+        format!("{}-{}", self.worker, key.serial())
+    }
+
+    /// The connection is gone: its socket is closed or about to be. `None` if the session had ended before.
+    pub fn disconnect(&mut self, key: SessionKey) -> Option<Ended> {
+        self.session(key)?;
+        self.leave_all(key);
+        let session = self.sessions.remove(key.index());
+        let code = match session.phase {
+            Phase::Open => CLOSED_ABNORMALLY,
+            Phase::Closing { code, .. } => code,
+        };
+        Some(Ended {
+            code,
+            subject: session.policy.subject().into(),
+            messages_sent: session.messages_sent,
+            bytes_sent: session.bytes_sent,
+        })
+    }
+
+    /// Something came from the client, so it is alive.
+    pub fn heard(&mut self, key: SessionKey) {
+        if let Some(session) = self.session_mut(key) {
+            session.pong_due = Moment::NEVER;
+        }
+    }
+
+    /// The client sent a ping frame.
+    pub fn pinged(&mut self, key: SessionKey, payload: &[u8], now: Moment) {
+        if self.session(key).is_some_and(Session::is_open) && self.admit_command(key, now) {
+            self.owe(key, &frame::pong(payload), now);
+        }
+    }
+
+    /// The client sent a text message. What the hub cannot do alone is given back.
+    pub fn command(&mut self, key: SessionKey, text: &str, now: Moment) -> Option<Request> {
+        if !self.session(key)?.is_open() {
+            return None;
+        }
+        self.counters.commands += 1;
+        if !self.admit_command(key, now) {
+            let id = Command::parse(text).map_or_else(|error| error.id, |(id, _)| Some(id));
+            self.refuse(key, id.as_ref(), ErrorCode::TooFast, "too many commands: slow down", now);
+            return None;
+        }
+        match Command::parse(text) {
+            Ok((id, command)) => self.carry_out(key, id, command, now),
+            Err(error) => {
+                self.refuse(key, error.id.as_ref(), error.code, &error.message, now);
+                None
+            }
+        }
+    }
+
+    /// The client sent a close frame with this code.
+    pub fn closed_by_client(&mut self, key: SessionKey, client_code: Option<u16>, now: Moment) {
+        let Some(session) = self.session_mut(key) else { return };
+        match &mut session.phase {
+            Phase::Closing { by_client, .. } => {
+                *by_client = true;
+                self.list(key);
+            }
+            Phase::Open => {
+                // RFC 6455 §5.5.1: answered with the same code; none means a normal closure.
+                let code = client_code.unwrap_or(CloseCode::Normal.code());
+                self.begin_closing(key, code, &frame::close_echo(client_code), true, now);
+            }
+        }
+    }
+
+    /// Closes a session in good order: what waits is written first, then the close frame.
+    pub fn close(&mut self, key: SessionKey, code: CloseCode, now: Moment) {
+        if self.session(key).is_some_and(Session::is_open) {
+            self.begin_closing(key, code.code(), &frame::close(code), false, now);
+        }
+    }
+
+    /// Closes a session that does not keep up: what waits is dropped.
+    fn cut(&mut self, key: SessionKey, code: CloseCode, now: Moment) {
+        let Some(session) = self.session_mut(key) else { return };
+        session.outbox.discard();
+        self.close(key, code, now);
+    }
+
+    // What sockets report.
+
+    /// The next session that has something to write or whose [`Fate`] has changed.
+    pub fn next_listed(&mut self) -> Option<SessionKey> {
+        while let Some(key) = self.listed.pop_front() {
+            if let Some(session) = self.session_mut(key)
+                && mem::take(&mut session.is_listed)
+            {
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// What waits to be written to this session.
+    pub fn outbox(&self, key: SessionKey) -> Option<&Outbox> {
+        self.session(key).map(|session| &session.outbox)
+    }
+
+    /// The socket took `bytes` from the front of the outbox.
+    pub fn wrote(&mut self, key: SessionKey, bytes: usize) {
+        let Some(session) = self.sessions.get_mut(key.index()).filter(|session| session.key == key) else {
+            return;
+        };
+        let messages = session.outbox.advance(bytes);
+        session.stalled_at = Moment::NEVER;
+        session.messages_sent += messages;
+        session.bytes_sent += bytes as u64;
+        self.counters.messages_sent += messages;
+        self.counters.bytes_sent += bytes as u64;
+    }
+
+    /// The socket takes nothing now, with something still waiting.
+    pub fn blocked(&mut self, key: SessionKey, now: Moment) {
+        let stall = self.limits.write_stall;
+        if let Some(session) = self.session_mut(key) {
+            session.stalled_at = session.stalled_at.min(now + stall);
+            self.hasten_deadline(key);
+        }
+    }
+
+    /// What should happen to the connection, as far as can be said at `now`.
+    pub fn fate(&self, key: SessionKey, now: Moment) -> Fate {
+        match self.session(key) {
+            None => Fate::Drop,
+            Some(session) => match session.phase {
+                Phase::Open => Fate::Open,
+                Phase::Closing { until, .. } if now >= until => Fate::Drop,
+                Phase::Closing { .. } if !session.outbox.is_empty() => Fate::Open,
+                Phase::Closing { by_client: true, .. } => Fate::Drop,
+                Phase::Closing { by_client: false, .. } => Fate::HalfClose,
+            },
+        }
+    }
+
+    // What comes of requests.
+
+    /// A publish that this session asked for has an outcome.
+    pub fn published(&mut self, key: SessionKey, id: &CommandId, outcome: &PublishOutcome, now: Moment) {
+        match outcome {
+            PublishOutcome::Published => self.owe(key, &Reply::Published { id }.frame(), now),
+            PublishOutcome::Unavailable => {
+                let message = "the broker did not confirm in time";
+                self.refuse(key, Some(id), ErrorCode::BrokerUnavailable, message, now);
+            }
+            PublishOutcome::Refused => {
+                self.refuse(key, Some(id), ErrorCode::Internal, "the broker refused the publish", now);
+            }
+        }
+    }
+
+    /// The token this session sent was judged: a policy and an end, or the reason for the refusal.
+    ///
+    /// A fresh token must be the same subject's. If it does not grant a topic that the session is subscribed
+    /// to, the session is closed as no longer allowed.
+    pub fn reauthenticated(
+        &mut self,
+        key: SessionKey,
+        id: &CommandId,
+        verdict: Result<(Policy, Moment), String>,
+        now: Moment,
+    ) {
+        let Some(session) = self.session_mut(key) else { return };
+        let (policy, token_expires) = match verdict {
+            Ok((policy, _)) if policy.subject() != session.policy.subject() => {
+                let message = "the token is another subject's";
+                return self.refuse(key, Some(id), ErrorCode::Unauthenticated, message, now);
+            }
+            Ok(fresh) => fresh,
+            Err(message) => return self.refuse(key, Some(id), ErrorCode::Unauthenticated, &message, now),
+        };
+        session.policy = policy;
+        session.token_expires = token_expires;
+        session.is_warned = false;
+        self.hasten_deadline(key);
+        let expires_in_ms = millis(token_expires.since(now));
+        self.owe(key, &Reply::Authenticated { id, expires_in_ms }.frame(), now);
+        if !self.is_still_allowed(key) {
+            self.close(key, CloseCode::NoLongerAllowed, now);
+        }
+    }
+
+    // What the broker reports.
+
+    /// The changes of interest since the last call.
+    pub fn take_interest(&mut self) -> Vec<InterestChange> {
+        mem::take(&mut self.interest)
+    }
+
+    /// A message came in. Says to how many outboxes it was offered.
+    pub fn publish(&mut self, publication: &Publication, now: Moment) -> usize {
+        let Some(topic) = self.topics.find(publication.topic().as_str()) else { return 0 };
+        if self.topics.get(topic).subscribers.is_empty() {
+            return 0;
+        }
+        self.fan_out(topic, &SharedFrame::message(publication.frame().clone()), now)
+    }
+
+    /// The broker confirmed a topic. Sessions that may have missed something are told so, and subscribe
+    /// commands that waited for it are answered.
+    pub fn topic_live(&mut self, name: &Topic, ticket: u64, now: Moment) {
+        let Some(topic) = self.topics.find(name.as_str()) else { return };
+        let entry = self.topics.get_mut(topic);
+        if entry.ticket != ticket {
+            return;
+        }
+        let waiters = mem::take(&mut entry.waiters);
+        if let TopicState::Lost { since } = mem::replace(&mut entry.state, TopicState::Live) {
+            self.announce_gap(topic, GapReason::BrokerLost, now.since(since), now);
+        }
+        for waiter in waiters {
+            self.one_topic_less(waiter, now);
+        }
+    }
+
+    /// The link to the broker was lost, and nothing had been heard on it for `silent_for`. No topic is live
+    /// until the broker confirms it again.
+    pub fn link_lost(&mut self, silent_for: Duration, now: Moment) {
+        for (key, pending) in self.pendings.iter_mut() {
+            for &topic in &pending.topics {
+                let entry = self.topics.get_mut(topic);
+                if entry.state == TopicState::Live {
+                    entry.waiters.push(key);
+                    pending.missing += 1;
+                }
+            }
+        }
+        let since = now.before(silent_for);
+        for entry in self.topics.iter_mut().filter(|entry| entry.state == TopicState::Live) {
+            entry.state = TopicState::Lost { since };
+        }
+    }
+
+    /// Messages of this topic were dropped on the way here, the first of them `since` ago.
+    pub fn topic_dropped(&mut self, name: &Topic, since: Duration, now: Moment) {
+        if let Some(topic) = self.topics.find(name.as_str()) {
+            self.announce_gap(topic, GapReason::Overload, since, now);
+        }
+    }
+
+    // What time brings.
+
+    /// Lets time pass: pings, pongs overdue, tokens expiring, sockets stalled, subscribes unanswered. To be
+    /// called about four times a second.
+    pub fn tick(&mut self, now: Moment) {
+        for (key, due) in self.deadlines.take(now) {
+            if self.session(key).is_some_and(|session| session.due == due) {
+                self.attend(key, now);
+                self.enter_deadline(key);
+            }
+        }
+        while let Some(overdue) = self.pendings.pop_overdue(now) {
+            self.give_up(overdue, now);
+        }
+    }
+
+    /// Begins the drain: every session is told when to come back and is closed with 1012, evenly over
+    /// `window`.
+    pub fn drain(&mut self, window: Duration, now: Moment) {
+        self.is_draining = true;
+        let open: Vec<SessionKey> =
+            self.sessions.iter().map(|(_, session)| session).filter(|s| s.is_open()).map(|s| s.key).collect();
+        let count = u32::try_from(open.len().max(1)).unwrap_or(u32::MAX);
+        for (place, &key) in (0_u32..).zip(&open) {
+            self.announce_drain(key, window * place / count, now);
+        }
+    }
+
+    /// Totals since the hub was made.
+    pub fn counters(&self) -> HubCounters {
+        self.counters
+    }
+
+    /// What there is right now.
+    pub fn gauges(&self) -> HubGauges {
+        HubGauges {
+            sessions: self.sessions.len(),
+            subscriptions: self.subscriptions,
+            topics: self.topics.len(),
+        }
+    }
+}
+
+// Commands.
+impl Hub {
+    /// Counts a command against the session's rate. One that goes on regardless is closed.
+    fn admit_command(&mut self, key: SessionKey, now: Moment) -> bool {
+        let Some(session) = self.sessions.get_mut(key.index()) else { return false };
+        if session.rate.allow(now, &self.limits) {
+            session.too_fast = 0;
+            return true;
+        }
+        session.too_fast += 1;
+        if session.too_fast > self.limits.commands_burst {
+            self.close(key, CloseCode::TooManyCommands, now);
+        }
+        false
+    }
+
+    fn carry_out(
+        &mut self,
+        key: SessionKey,
+        id: CommandId,
+        command: Command<'_>,
+        now: Moment,
+    ) -> Option<Request> {
+        match command {
+            Command::Subscribe { topics } => self.subscribe(key, id, &topics, now),
+            Command::Unsubscribe { topics } => self.unsubscribe(key, &id, &topics, now),
+            Command::Publish { topic, data } => return self.request_publish(key, id, topic, data, now),
+            Command::Authenticate { token } => {
+                return Some(Request::Authenticate { id, token: token.into_owned() });
+            }
+            Command::Ping => self.owe(key, &Reply::Pong { id: &id }.frame(), now),
+        }
+        None
+    }
+
+    fn subscribe(&mut self, key: SessionKey, id: CommandId, names: &[Cow<'_, str>], now: Moment) {
+        if self.names_too_many(key, &id, self.names_waiting(key) + names.len(), now) {
+            return;
+        }
+        let mut refused = Vec::new();
+        let mut topics = Vec::new();
+        let mut has: FxHashSet<TopicKey> =
+            self.session(key).into_iter().flat_map(|s| self.topics_of(s)).collect();
+        for name in names {
+            match self.permit(key, name, &has) {
+                Ok(permit) => {
+                    let topic = self.hold(permit.topic(), &mut topics);
+                    has.insert(topic);
+                }
+                Err((code, message)) => refused.push(refusal(name, code, message)),
+            }
+        }
+        let missing =
+            topics.iter().filter(|&&topic| self.topics.get(topic).state != TopicState::Live).count();
+        let pending = PendingSubscribe { session: key, id, topics, missing, refused };
+        if missing == 0 {
+            self.answer(pending, now);
+        } else {
+            self.wait(key, pending, now);
+        }
+    }
+
+    /// Refuses a command by which too many names would be under way: a name costs time at once and, while its
+    /// command waits, memory. No session has use for more than twice the topics it may have.
+    fn names_too_many(&mut self, key: SessionKey, id: &CommandId, count: usize, now: Moment) -> bool {
+        let most = self.limits.topics_per_session.saturating_mul(2);
+        if count > most {
+            let message =
+                format!("at most {most} topics may be named by one command and those before it that wait");
+            self.refuse(key, Some(id), ErrorCode::LimitExceeded, &message, now);
+        }
+        count > most
+    }
+
+    /// How many names the session's waiting commands hold, refused ones included.
+    fn names_waiting(&self, key: SessionKey) -> usize {
+        let pending = self.session(key).into_iter().flat_map(|session| &session.pending);
+        let waiting = pending.filter_map(|&pending| self.pendings.get(pending));
+        waiting.map(|pending| pending.topics.len() + pending.refused.len()).sum()
+    }
+
+    /// The topics that `session` is subscribed to or waiting for; one that is both comes twice.
+    fn topics_of(&self, session: &Session) -> impl Iterator<Item = TopicKey> {
+        let waiting = session.pending.iter().filter_map(|&pending| self.pendings.get(pending));
+        (session.subscriptions.iter().map(|subscription| subscription.topic))
+            .chain(waiting.flat_map(|pending| pending.topics.iter().copied()))
+    }
+
+    /// The permit to subscribe to `name`, for a session that `has` these topics.
+    fn permit(
+        &self,
+        key: SessionKey,
+        name: &str,
+        has: &FxHashSet<TopicKey>,
+    ) -> Result<SubscribePermit, (ErrorCode, Cow<'static, str>)> {
+        let topic = Topic::parse(name).map_err(|fault| (ErrorCode::BadTopic, fault.to_string().into()))?;
+        let session =
+            self.session(key).ok_or((ErrorCode::Internal, Cow::Borrowed("the session has ended")))?;
+        let permit = session
+            .policy
+            .permit_subscribe(topic)
+            .ok_or((ErrorCode::Forbidden, Cow::Borrowed("the token does not grant this topic")))?;
+        let limit = self.limits.topics_per_session;
+        if has.len() >= limit && !self.topics.find(name).is_some_and(|topic| has.contains(&topic)) {
+            let message = format!("a connection has at most {limit} topics");
+            return Err((ErrorCode::LimitExceeded, message.into()));
+        }
+        Ok(permit)
+    }
+
+    /// Holds a topic for a subscribe command, once.
+    fn hold(&mut self, name: &Topic, topics: &mut Vec<TopicKey>) -> TopicKey {
+        let (topic, is_new) = self.topics.hold(name);
+        if is_new {
+            self.interest.push(InterestChange::Want(name.clone(), self.topics.get(topic).ticket));
+        }
+        if topics.contains(&topic) {
+            self.release(topic);
+        } else {
+            topics.push(topic);
+        }
+        topic
+    }
+
+    fn wait(&mut self, key: SessionKey, pending: PendingSubscribe, now: Moment) {
+        let topics = pending.topics.clone();
+        let pending = self.pendings.insert(pending, now + self.limits.subscribe_timeout);
+        for topic in topics {
+            let entry = self.topics.get_mut(topic);
+            if entry.state != TopicState::Live {
+                entry.add_waiter(pending, |waiter| self.pendings.get(waiter).is_some());
+            }
+        }
+        if let Some(session) = self.session_mut(key) {
+            session.pending.push(pending);
+        }
+    }
+
+    /// One topic that a command waited for is live or withdrawn.
+    fn one_topic_less(&mut self, key: PendingKey, now: Moment) {
+        let Some(pending) = self.pendings.get_mut(key) else { return };
+        pending.missing -= 1;
+        if pending.missing == 0
+            && let Some(pending) = self.take_pending(key)
+        {
+            self.answer(pending, now);
+        }
+    }
+
+    /// Time is up: what is not live by now is refused.
+    fn give_up(&mut self, key: PendingKey, now: Moment) {
+        let Some(mut pending) = self.take_pending(key) else { return };
+        for topic in mem::take(&mut pending.topics) {
+            let entry = self.topics.get(topic);
+            if entry.state == TopicState::Live {
+                pending.topics.push(topic);
+            } else {
+                let message = Cow::Borrowed("the broker did not confirm in time");
+                pending.refused.push(refusal(entry.name.as_str(), ErrorCode::BrokerUnavailable, message));
+                self.release(topic);
+            }
+        }
+        self.answer(pending, now);
+    }
+
+    fn take_pending(&mut self, key: PendingKey) -> Option<PendingSubscribe> {
+        let pending = self.pendings.remove(key)?;
+        if let Some(session) = self.session_mut(pending.session) {
+            session.pending.retain(|&other| other != key);
+        }
+        Some(pending)
+    }
+
+    /// Answers a subscribe command; its subscriptions begin.
+    fn answer(&mut self, pending: PendingSubscribe, now: Moment) {
+        let PendingSubscribe { session, id, topics, refused, .. } = pending;
+        for &topic in &topics {
+            self.begin_subscription(session, topic);
+            self.release(topic);
+        }
+        let names: Vec<&str> = topics.iter().map(|&topic| self.topics.get(topic).name.as_str()).collect();
+        let reply = Reply::Subscribed { id: &id, topics: &names, refused: &refused }.frame();
+        self.owe(session, &reply, now);
+    }
+
+    fn begin_subscription(&mut self, key: SessionKey, topic: TopicKey) {
+        let Some(session) = self.sessions.get_mut(key.index()) else { return };
+        if !session.is_subscribed(topic) {
+            let place = self.topics.add(topic, key);
+            session.subscriptions.reserve_exact(1);
+            session.subscriptions.push(Subscription { topic, place });
+            self.subscriptions += 1;
+        }
+    }
+
+    fn unsubscribe(&mut self, key: SessionKey, id: &CommandId, names: &[Cow<'_, str>], now: Moment) {
+        if self.names_too_many(key, id, names.len(), now) {
+            return;
+        }
+        for name in names {
+            if let Some(topic) = self.topics.find(name) {
+                self.withdraw(key, topic, now);
+            }
+            if let Some(topic) = self.topics.find(name) {
+                self.end_subscription(key, topic);
+            }
+        }
+        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+        self.owe(key, &Reply::Unsubscribed { id, topics: &names }.frame(), now);
+    }
+
+    /// Takes `topic` out of the session's subscribe commands that wait.
+    fn withdraw(&mut self, key: SessionKey, topic: TopicKey, now: Moment) {
+        let Some(session) = self.session(key) else { return };
+        for pending_key in session.pending.clone() {
+            let Some(pending) = self.pendings.get_mut(pending_key) else { continue };
+            let Some(at) = pending.topics.iter().position(|&other| other == topic) else { continue };
+            pending.topics.remove(at);
+            let entry = self.topics.get_mut(topic);
+            entry.waiters.retain(|&waiter| waiter != pending_key);
+            let was_missing = entry.state != TopicState::Live;
+            self.release(topic);
+            if was_missing {
+                self.one_topic_less(pending_key, now);
+            }
+        }
+    }
+
+    fn end_subscription(&mut self, key: SessionKey, topic: TopicKey) {
+        let Some(session) = self.session_mut(key) else { return };
+        let Some(at) = session.subscriptions.iter().position(|subscription| subscription.topic == topic)
+        else {
+            return;
+        };
+        let place = session.subscriptions.swap_remove(at).place;
+        self.forget_subscriber(topic, place);
+    }
+
+    /// Takes a subscriber out of a topic, and the topic away if it was the last.
+    fn forget_subscriber(&mut self, topic: TopicKey, place: u32) {
+        self.subscriptions -= 1;
+        if let Some(moved) = self.topics.remove(topic, place) {
+            let subscriptions = &mut self.sessions[moved.index()].subscriptions;
+            let moved = subscriptions.iter_mut().find(|subscription| subscription.topic == topic);
+            moved.expect("a topic's subscriber is subscribed to it").place = place;
+        }
+        if let Some(name) = self.topics.remove_if_abandoned(topic) {
+            self.interest.push(InterestChange::Leave(name));
+        }
+    }
+
+    /// Ends a hold on a topic, and takes the topic away if it was the last.
+    fn release(&mut self, topic: TopicKey) {
+        if let Some(name) = self.topics.release(topic) {
+            self.interest.push(InterestChange::Leave(name));
+        }
+    }
+
+    fn request_publish(
+        &mut self,
+        key: SessionKey,
+        id: CommandId,
+        topic: Topic,
+        data: &str,
+        now: Moment,
+    ) -> Option<Request> {
+        if data.len() > self.limits.publish_bytes {
+            let message = format!("data is longer than {} bytes", self.limits.publish_bytes);
+            self.refuse(key, Some(&id), ErrorCode::TooLarge, &message, now);
+            return None;
+        }
+        let Some(permit) = self.session(key)?.policy.permit_publish(topic) else {
+            self.refuse(key, Some(&id), ErrorCode::Forbidden, "the token does not grant this topic", now);
+            return None;
+        };
+        Some(Request::Publish { id, permit, data: Bytes::copy_from_slice(data.as_bytes()) })
+    }
+
+    fn is_still_allowed(&self, key: SessionKey) -> bool {
+        let Some(session) = self.session(key) else { return true };
+        self.topics_of(session).all(|topic| session.policy.still_allows(&self.topics.get(topic).name))
+    }
+}
+
+// What is owed.
+impl Hub {
+    fn refuse(
+        &mut self,
+        key: SessionKey,
+        id: Option<&CommandId>,
+        code: ErrorCode,
+        message: &str,
+        now: Moment,
+    ) {
+        self.owe(key, &Reply::error(id, code, message).frame(), now);
+    }
+
+    /// Puts one frame into one outbox.
+    fn owe(&mut self, key: SessionKey, frame: &Bytes, now: Moment) {
+        let Some(session) = self.sessions.get_mut(key.index()).filter(|session| session.key == key) else {
+            return;
+        };
+        let frame = SharedFrame::new(frame.clone());
+        if !offer(session, &mut self.listed, &frame, self.limits.outbox_bytes) {
+            self.cut(key, CloseCode::SlowConsumer, now);
+        }
+    }
+
+    /// Puts one frame into the outbox of every subscriber of a topic. Says how many there are.
+    fn fan_out(&mut self, topic: TopicKey, frame: &SharedFrame, now: Moment) -> usize {
+        let subscribers = &self.topics.get(topic).subscribers;
+        let count = subscribers.len();
+        let mut slow = Vec::new();
+        for &key in subscribers {
+            if !offer(&mut self.sessions[key.index()], &mut self.listed, frame, self.limits.outbox_bytes) {
+                slow.push(key);
+            }
+        }
+        for key in slow {
+            self.cut(key, CloseCode::SlowConsumer, now);
+        }
+        count
+    }
+
+    fn announce_gap(&mut self, topic: TopicKey, reason: GapReason, lasted: Duration, now: Moment) {
+        let entry = self.topics.get(topic);
+        let gap = Push::Gap { topic: entry.name.as_str(), reason, lasted_ms: millis(lasted) };
+        let frame = SharedFrame::new(gap.frame());
+        self.counters.gaps += self.fan_out(topic, &frame, now) as u64;
+    }
+
+    fn announce_drain(&mut self, key: SessionKey, closes_in: Duration, now: Moment) {
+        let pause = closes_in + self.jitter.up_to(Duration::from_secs(1));
+        self.owe(key, &Push::Drain { reconnect_in_ms: millis(pause) }.frame(), now);
+        if let Some(session) = self.session_mut(key) {
+            session.drained_at = now + closes_in;
+            self.hasten_deadline(key);
+        }
+    }
+
+    fn begin_closing(&mut self, key: SessionKey, code: u16, frame: &Bytes, by_client: bool, now: Moment) {
+        self.leave_all(key);
+        let until = now + self.limits.close_timeout;
+        let Some(session) = self.session_mut(key) else { return };
+        session.outbox.append(SharedFrame::new(frame.clone()));
+        session.phase = Phase::Closing { code, until, by_client };
+        self.hasten_deadline(key);
+        self.list(key);
+    }
+
+    /// Ends every subscription and every wait of a session.
+    fn leave_all(&mut self, key: SessionKey) {
+        let Some(session) = self.session_mut(key) else { return };
+        let waiting = mem::take(&mut session.pending);
+        let subscriptions = mem::take(&mut session.subscriptions);
+        for Subscription { topic, place } in subscriptions {
+            self.forget_subscriber(topic, place);
+        }
+        for pending in
+            waiting.into_iter().filter_map(|pending| self.pendings.remove(pending)).collect::<Vec<_>>()
+        {
+            for topic in pending.topics {
+                self.release(topic);
+            }
+        }
+    }
+
+    fn list(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key.index()).filter(|session| session.key == key) {
+            list(session, &mut self.listed);
+        }
+    }
+}
+
+// Deadlines.
+impl Hub {
+    /// Does whatever is due for one session.
+    fn attend(&mut self, key: SessionKey, now: Moment) {
+        let limits = &self.limits;
+        let (ping_interval, pong_timeout, warning) =
+            (limits.ping_interval, limits.pong_timeout, limits.token_warning);
+        let Some(session) = self.session_mut(key) else { return };
+        if !session.is_open() {
+            return self.list(key);
+        }
+        if now >= session.stalled_at {
+            self.cut(key, CloseCode::SlowConsumer, now);
+        } else if now >= session.token_expires {
+            self.close(key, CloseCode::TokenExpired, now);
+        } else if now >= session.pong_due {
+            self.close(key, CloseCode::PongTimeout, now);
+        } else if now >= session.drained_at {
+            self.close(key, CloseCode::ServiceRestart, now);
+        } else {
+            let expires_in = session.token_expires.since(now);
+            let is_expiring = !session.is_warned && expires_in <= warning;
+            session.is_warned |= is_expiring;
+            let is_ping_due = now >= session.next_ping;
+            if is_ping_due {
+                session.next_ping = now + ping_interval;
+                session.pong_due = session.pong_due.min(now + pong_timeout);
+            }
+            if is_expiring {
+                self.owe(key, &Push::TokenExpiring { in_ms: millis(expires_in) }.frame(), now);
+            }
+            if is_ping_due {
+                self.owe(key, &frame::ping(), now);
+            }
+        }
+    }
+
+    /// Enters the session among the deadlines anew.
+    fn enter_deadline(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key.index()).filter(|session| session.key == key) else {
+            return;
+        };
+        session.due = session.next_due(&self.limits);
+        self.deadlines.insert(key, session.due);
+    }
+
+    /// Makes sure that the session is looked at no later than it now must be.
+    fn hasten_deadline(&mut self, key: SessionKey) {
+        if self.session(key).is_some_and(|session| session.next_due(&self.limits) < session.due) {
+            self.enter_deadline(key);
+        }
+    }
+}
+
+impl Hub {
+    fn session(&self, key: SessionKey) -> Option<&Session> {
+        self.sessions.get(key.index()).filter(|session| session.key == key)
+    }
+
+    fn session_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
+        self.sessions.get_mut(key.index()).filter(|session| session.key == key)
+    }
+}
+
+/// Puts a frame into a session's outbox and lists the session; says whether there was room. A session that is
+/// closing is owed nothing more.
+fn offer(
+    session: &mut Session,
+    listed: &mut VecDeque<SessionKey>,
+    frame: &SharedFrame,
+    bytes_max: usize,
+) -> bool {
+    if !session.is_open() {
+        return true;
+    }
+    let has_room = session.outbox.push(frame.clone(), bytes_max).is_ok();
+    if has_room {
+        list(session, listed);
+    }
+    has_room
+}
+
+fn list(session: &mut Session, listed: &mut VecDeque<SessionKey>) {
+    if !mem::replace(&mut session.is_listed, true) {
+        listed.push_back(session.key);
+    }
+}
+
+fn refusal(name: &str, code: ErrorCode, message: Cow<'static, str>) -> Refusal {
+    let shown = &name[..name.floor_char_boundary(TOPIC_BYTES_MAX)];
+    Refusal { topic: shown.into(), code, message: message.into() }
+}
+
+/// Rounded up, so that a duration that is not zero does not look like it.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
+}
+
+/// Spreads what would otherwise happen at the same time (xorshift64).
+#[derive(Debug)]
+struct Jitter(u64);
+
+impl Jitter {
+    /// A duration between zero and `most`.
+    fn up_to(&mut self, most: Duration) -> Duration {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        most * (self.0 % 1024) as u32 / 1024
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use causeway_protocol::Pattern;
+
+    use super::*;
+    use crate::Grants;
+
+    #[test]
+    fn a_topic_that_is_lost_for_long_keeps_no_commands_that_gave_up_on_it() {
+        let limits = HubLimits {
+            ping_interval: Duration::from_secs(86_400),
+            outbox_bytes: usize::MAX,
+            ..HubLimits::default()
+        };
+        let mut hub = Hub::new("a", 0, limits, 1);
+        let grants = Grants { subscribe: Box::new([Pattern::parse("**").unwrap()]), publish: Box::default() };
+        let policy = Policy::new("alice", Arc::new(grants));
+        let mut now = Moment::default();
+        let alice = hub.connect(policy, Moment::NEVER, now);
+        let subscribe = r#"{"id":1,"op":"subscribe","topics":["a"]}"#;
+        hub.command(alice, subscribe, now);
+        let topic = hub.topics.find("a").unwrap();
+        hub.topic_live(&Topic::parse("a").unwrap(), hub.topics.get(topic).ticket, now);
+        hub.link_lost(Duration::ZERO, now);
+        for _ in 0..1000 {
+            hub.command(alice, subscribe, now);
+            now = now + Duration::from_secs(6);
+            hub.tick(now);
+        }
+        assert!(hub.topics.get(topic).waiters.capacity() <= 8);
+    }
+}

@@ -1,0 +1,182 @@
+//! What waits to be written to one connection: whole frames, in order, bounded in bytes.
+//!
+//! A frame that many sessions are owed is one allocation that their outboxes point to. The count of owners is
+//! not atomic, because a hub never leaves its thread. An outbox that has nothing waiting holds no memory
+//! worth naming.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+/// A frame in this worker, with the number of its owners.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedFrame(Rc<FrameData>);
+
+#[derive(Debug)]
+struct FrameData {
+    bytes: Bytes,
+    is_message: bool,
+}
+
+impl SharedFrame {
+    /// A reply, a push or a control frame.
+    pub(crate) fn new(bytes: Bytes) -> Self {
+        Self(Rc::new(FrameData { bytes, is_message: false }))
+    }
+
+    /// A publication: what the counters call a message.
+    pub(crate) fn message(bytes: Bytes) -> Self {
+        Self(Rc::new(FrameData { bytes, is_message: true }))
+    }
+
+    fn len(&self) -> usize {
+        self.0.bytes.len()
+    }
+}
+
+/// More waits than may: the connection does not keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Overflow;
+
+/// A queue that has grown beyond this many frames is given back when it runs empty.
+const KEPT_CAPACITY: usize = 8;
+
+/// The frames owed to one connection.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    frames: VecDeque<SharedFrame>,
+    /// Bytes of `frames`, without those of the first that are written already.
+    bytes: usize,
+    /// How many bytes of the first frame are written.
+    head_written: usize,
+}
+
+impl Outbox {
+    /// Appends `frame` if no more than `bytes_max` would wait then. An empty outbox takes any frame.
+    pub(crate) fn push(&mut self, frame: SharedFrame, bytes_max: usize) -> Result<(), Overflow> {
+        if self.bytes + frame.len() > bytes_max && !self.frames.is_empty() {
+            return Err(Overflow);
+        }
+        self.append(frame);
+        Ok(())
+    }
+
+    /// Appends a last frame, whatever waits.
+    pub(crate) fn append(&mut self, frame: SharedFrame) {
+        self.bytes += frame.len();
+        self.frames.push_back(frame);
+    }
+
+    /// Drops what waits, except the rest of a frame that is partly written: cut there, the stream would end
+    /// inside a frame and nothing after it could be understood.
+    pub(crate) fn discard(&mut self) {
+        self.frames.truncate(usize::from(self.head_written > 0));
+        self.bytes = self.frames.front().map_or(0, SharedFrame::len) - self.head_written;
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Points `slices` at the first frames that wait and says how many it filled.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        for (slice, frame) in slices.iter_mut().zip(&self.frames) {
+            let written = if filled == 0 { self.head_written } else { 0 };
+            *slice = IoSlice::new(&frame.0.bytes[written..]);
+            filled += 1;
+        }
+        filled
+    }
+
+    /// Takes `written` bytes from the front; says how many messages were completed by them.
+    pub(crate) fn advance(&mut self, written: usize) -> u64 {
+        debug_assert!(written <= self.bytes, "no more can be written than waited");
+        self.bytes -= written;
+        self.head_written += written;
+        let mut messages = 0;
+        while let Some(frame) = self.frames.front()
+            && self.head_written >= frame.len()
+        {
+            self.head_written -= frame.len();
+            messages += u64::from(frame.0.is_message);
+            self.frames.pop_front();
+        }
+        if self.frames.is_empty() && self.frames.capacity() > KEPT_CAPACITY {
+            self.frames = VecDeque::new();
+        }
+        messages
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(text: &'static str) -> SharedFrame {
+        SharedFrame::message(Bytes::from_static(text.as_bytes()))
+    }
+
+    fn waiting(outbox: &Outbox) -> String {
+        let mut slices = [IoSlice::new(&[]); 8];
+        let filled = outbox.slices(&mut slices);
+        slices[..filled].iter().map(|slice| std::str::from_utf8(slice).unwrap()).collect::<Vec<_>>().join("|")
+    }
+
+    #[test]
+    fn frames_leave_in_order_however_they_are_cut() {
+        let mut outbox = Outbox::default();
+        for text in ["one", "two", "three"] {
+            outbox.push(frame(text), 100).unwrap();
+        }
+        assert_eq!((outbox.advance(4), waiting(&outbox).as_str(), outbox.bytes()), (1, "wo|three", 7));
+        assert_eq!((outbox.advance(2), waiting(&outbox).as_str(), outbox.bytes()), (1, "three", 5));
+        assert_eq!((outbox.advance(5), waiting(&outbox).as_str(), outbox.bytes()), (1, "", 0));
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn the_bound_counts_bytes_and_lets_one_large_frame_through() {
+        let mut outbox = Outbox::default();
+        outbox.push(frame("twelve bytes"), 10).unwrap();
+        assert_eq!(outbox.push(frame("x"), 10), Err(Overflow));
+        outbox.advance(5);
+        outbox.push(frame("abc"), 10).unwrap();
+        assert_eq!(outbox.push(frame("x"), 10), Err(Overflow));
+    }
+
+    #[test]
+    fn discarding_keeps_the_rest_of_a_frame_begun() {
+        let mut outbox = Outbox::default();
+        for text in ["one", "two"] {
+            outbox.push(frame(text), 100).unwrap();
+        }
+        outbox.advance(1);
+        outbox.discard();
+        outbox.append(frame("close"));
+        assert_eq!((waiting(&outbox).as_str(), outbox.bytes()), ("ne|close", 7));
+
+        let mut whole = Outbox::default();
+        whole.push(frame("one"), 100).unwrap();
+        whole.discard();
+        assert_eq!((waiting(&whole).as_str(), whole.bytes()), ("", 0));
+    }
+
+    #[test]
+    fn a_long_queue_is_given_back_when_it_runs_empty() {
+        let mut outbox = Outbox::default();
+        for _ in 0..1000 {
+            outbox.push(frame("x"), 10_000).unwrap();
+        }
+        outbox.advance(1000);
+        assert_eq!(outbox.frames.capacity(), 0);
+    }
+}

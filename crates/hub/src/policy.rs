@@ -1,0 +1,97 @@
+//! Who may do what: the only place where a permit can come from.
+
+use std::sync::Arc;
+
+use causeway_protocol::{Pattern, Topic};
+
+/// The topics that a token grants. Tokens of one kind grant the same, so this is shared between them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Grants {
+    /// Topics that may be subscribed to.
+    pub subscribe: Box<[Pattern]>,
+    /// Topics that may be published to.
+    pub publish: Box<[Pattern]>,
+}
+
+/// What a proved token allows its subject. Whatever is not granted is refused, and reserved topics always are.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    subject: Box<str>,
+    grants: Arc<Grants>,
+}
+
+/// Proof that a policy allows subscribing to a topic.
+#[derive(Debug)]
+pub struct SubscribePermit(Topic);
+
+/// Proof that a policy allows publishing to a topic.
+#[derive(Debug)]
+pub struct PublishPermit(Topic);
+
+impl Policy {
+    /// The policy of a token that was proved to be `subject`'s and to grant `grants`.
+    pub fn new(subject: impl Into<Box<str>>, grants: Arc<Grants>) -> Self {
+        Self { subject: subject.into(), grants }
+    }
+
+    /// Whose token it is.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The permit to subscribe to `topic`, if it is granted.
+    pub fn permit_subscribe(&self, topic: Topic) -> Option<SubscribePermit> {
+        self.allows(&self.grants.subscribe, &topic).then_some(SubscribePermit(topic))
+    }
+
+    /// The permit to publish to `topic`, if it is granted.
+    pub fn permit_publish(&self, topic: Topic) -> Option<PublishPermit> {
+        self.allows(&self.grants.publish, &topic).then_some(PublishPermit(topic))
+    }
+
+    /// Whether a subscription made under an earlier token would be permitted under this one.
+    pub(crate) fn still_allows(&self, subscribed: &Topic) -> bool {
+        self.allows(&self.grants.subscribe, subscribed)
+    }
+
+    fn allows(&self, granted: &[Pattern], topic: &Topic) -> bool {
+        !topic.is_reserved() && granted.iter().any(|pattern| pattern.matches(topic, &self.subject))
+    }
+}
+
+impl SubscribePermit {
+    /// The topic it permits.
+    pub fn topic(&self) -> &Topic {
+        &self.0
+    }
+}
+
+impl PublishPermit {
+    /// The topic it permits.
+    pub fn topic(&self) -> &Topic {
+        &self.0
+    }
+
+    /// Spends the permit.
+    pub fn into_topic(self) -> Topic {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_granted_is_refused() {
+        let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::parse(text).unwrap()).collect();
+        let grants = Grants { subscribe: patterns(&["**"]), publish: patterns(&["chat.{sub}"]) };
+        let alice = Policy::new("alice", Arc::new(grants));
+        let topic = |name| Topic::parse(name).unwrap();
+        assert!(alice.permit_subscribe(topic("orders.42")).is_some());
+        assert!(alice.permit_subscribe(topic("_causeway.control")).is_none(), "reserved, even under **");
+        assert!(alice.permit_publish(topic("chat.alice")).is_some());
+        assert!(alice.permit_publish(topic("chat.bob")).is_none());
+        assert!(Policy::new("bob", Arc::default()).permit_subscribe(topic("orders.42")).is_none());
+    }
+}

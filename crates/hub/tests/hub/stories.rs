@@ -1,0 +1,644 @@
+//! What clients are promised, one short story each.
+
+use std::time::Duration;
+
+use causeway_hub::{Ended, Fate, HubGauges, HubLimits, PublishOutcome, Request};
+use causeway_protocol::{CloseCode, CommandId, Publication};
+use serde_json::json;
+
+use crate::support::{
+    Client, Said, Stage, close, error, gap, message, policy, subscribed, topic, unsubscribed,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// A tick may be late by one slot of the deadlines, and comes four times a second.
+const LATE: Duration = Duration::from_millis(550);
+
+fn stage() -> Stage {
+    Stage::new(HubLimits::default())
+}
+
+// Subscribing.
+
+#[test]
+fn the_welcome_comes_first_and_says_what_to_expect() {
+    let mut stage = stage();
+    let alice = stage.connect_with(policy("alice", &["**"]), 3600);
+    let name = stage.hub.session_name(stage.key(alice));
+    let welcome = Said::Welcome {
+        session: name,
+        node: "a".to_owned(),
+        ping_interval_ms: 25_000,
+        expires_in_ms: 3_600_000,
+    };
+    assert_eq!(stage.hears(alice), [welcome]);
+}
+
+#[test]
+fn subscribed_is_said_once_the_broker_confirmed_and_every_later_message_arrives() {
+    let mut stage = stage();
+    let alice = stage.connect("alice");
+    stage.subscribe(alice, 1, &["orders.42"]);
+    stage.publish("orders.42", "too early");
+    assert_eq!(stage.hears(alice), []);
+    stage.confirm("orders.42");
+    stage.publish("orders.42", json!({"total": 9}));
+    stage.publish("news", "not hers");
+    stage.publish("orders.42", json!({"total": 10}));
+    let expected = [
+        subscribed(1, &["orders.42"], &[]),
+        message("orders.42", json!({"total": 9})),
+        message("orders.42", json!({"total": 10})),
+    ];
+    assert_eq!(stage.hears(alice), expected);
+}
+
+#[test]
+fn a_topic_that_is_live_already_is_confirmed_at_once() {
+    let mut stage = stage();
+    stage.subscriber("alice", &["news"]);
+    let bob = stage.connect("bob");
+    stage.subscribe(bob, 1, &["news"]);
+    assert_eq!(stage.hears(bob), [subscribed(1, &["news"], &[])]);
+}
+
+#[test]
+fn a_command_with_several_topics_has_one_reply_when_all_are_live() {
+    let mut stage = stage();
+    let alice = stage.connect("alice");
+    stage.subscribe(alice, 1, &["a", "b", "c"]);
+    stage.confirm("b");
+    stage.confirm("a");
+    stage.publish("a", "before the reply");
+    assert_eq!(stage.hears(alice), []);
+    stage.confirm("c");
+    stage.publish("a", "after it");
+    assert_eq!(stage.hears(alice), [subscribed(1, &["a", "b", "c"], &[]), message("a", "after it")]);
+}
+
+#[test]
+fn refused_topics_are_listed_each_with_its_code_and_do_not_hold_up_the_others() {
+    let mut stage = Stage::new(HubLimits { topics_per_session: 3, ..HubLimits::default() });
+    let alice = stage.connect_with(policy("alice", &["orders.*", "_causeway"]), 3600);
+    stage.subscribe(alice, 0, &["orders.0"]);
+    stage.confirm("orders.0");
+    stage.hears(alice);
+    stage.subscribe(alice, 1, &["no topic", "news", "_causeway", "orders.1", "orders.2", "orders.3"]);
+    stage.confirm("orders.1");
+    stage.confirm("orders.2");
+    let refused = [
+        ("no topic", "bad_topic"),
+        ("news", "forbidden"),
+        ("_causeway", "forbidden"),
+        ("orders.3", "limit_exceeded"),
+    ];
+    assert_eq!(stage.hears(alice), [subscribed(1, &["orders.1", "orders.2"], &refused)]);
+    assert_eq!(stage.wanted.len(), 3, "what is refused is not asked for");
+}
+
+#[test]
+fn when_every_topic_is_refused_the_reply_comes_at_once_and_names_no_more_than_a_topic_can_be_long() {
+    let mut stage = stage();
+    let alice = stage.connect("alice");
+    stage.subscribe(alice, 1, &[&"é".repeat(1000)]);
+    assert_eq!(stage.hears(alice), [subscribed(1, &[], &[(&"é".repeat(100), "bad_topic")])]);
+}
+
+#[test]
+fn a_topic_named_twice_is_one_topic() {
+    let mut stage = Stage::new(HubLimits { topics_per_session: 2, ..HubLimits::default() });
+    let alice = stage.connect("alice");
+    stage.subscribe(alice, 1, &["a", "a", "b"]);
+    stage.subscribe(alice, 2, &["b", "a"]);
+    stage.confirm("a");
+    stage.confirm("b");
+    assert_eq!(stage.hears(alice), [subscribed(1, &["a", "b"], &[]), subscribed(2, &["b", "a"], &[])]);
+    stage.publish("a", 1);
+    assert_eq!(stage.hears(alice), [message("a", 1)]);
+    stage.unsubscribe(alice, 3, &["a"]);
+    stage.publish("a", 2);
+    assert_eq!(stage.hears(alice), [unsubscribed(3, &["a"])]);
+}
+
+#[test]
+fn asking_again_for_topics_that_were_lost_takes_no_more_room() {
+    let mut stage = Stage::new(HubLimits { topics_per_session: 3, ..HubLimits::default() });
+    let alice = stage.subscriber("alice", &["a", "b"]);
+    stage.hub.link_lost(Duration::ZERO, stage.now());
+    stage.subscribe(alice, 1, &["a", "b"]);
+    stage.subscribe(alice, 2, &["c"]);
+    stage.confirm("c");
+    assert_eq!(stage.hears(alice), [subscribed(2, &["c"], &[])]);
+}
+
+#[test]
+fn a_command_that_names_more_than_anybody_can_use_is_refused_whole() {
+    let mut stage = Stage::new(HubLimits { topics_per_session: 2, ..HubLimits::default() });
+    let alice = stage.connect("alice");
+    stage.subscribe(alice, 1, &["a", "no topic", "nor this"]);
+    stage.subscribe(alice, 2, &["a", "b"]);
+    stage.unsubscribe(alice, 3, &["a", "b", "c", "d", "e"]);
+    assert_eq!(stage.hears(alice), [error(2, "limit_exceeded"), error(3, "limit_exceeded")]);
+    stage.confirm("a");
+    stage.hears(alice);
+    stage.subscribe(alice, 4, &["a", "b"]);
+    stage.confirm("b");
+    assert_eq!(stage.hears(alice), [subscribed(4, &["a", "b"], &[])]);
+}
+
+#[test]
+fn unsubscribing_while_waiting_answers_both_commands_and_nothing_is_delivered() {
+    let mut stage = stage();
+    let alice = stage.connect("alice");
+    stage.subscribe(alice, 1, &["a", "b"]);
+    stage.confirm("b");
+    stage.unsubscribe(alice, 2, &["a"]);
+    assert_eq!(stage.hears(alice), [subscribed(1, &["b"], &[]), unsubscribed(2, &["a"])]);
+    assert!(!stage.wanted.contains_key("a"));
+    stage.subscribe(alice, 3, &["c"]);
+    stage.unsubscribe(alice, 4, &["c", "never.had", "no topic"]);
+    let both = [subscribed(3, &[], &[]), unsubscribed(4, &["c", "never.had", "no topic"])];
+    assert_eq!(stage.hears(alice), both);
+    stage.publish("a", 1);
+    stage.publish("c", 1);
+    assert_eq!(stage.hears(alice), []);
+}
+
+#[test]
+fn what_the_broker_does_not_confirm_in_time_is_refused_as_unavailable() {
+    let mut stage = stage();
+    let alice = stage.connect("alice");
+    stage.subscribe(alice, 1, &["a", "b"]);
+    stage.confirm("b");
+    stage.pass(4 * SECOND);
+    assert_eq!(stage.hears(alice), []);
+    stage.pass(SECOND);
+    assert_eq!(stage.hears(alice), [subscribed(1, &["b"], &[("a", "broker_unavailable")])]);
+    assert!(!stage.wanted.contains_key("a"), "given up is given up");
+    stage.publish("b", 1);
+    assert_eq!(stage.hears(alice), [message("b", 1)]);
+}
+
+#[test]
+fn a_late_answer_to_an_earlier_wish_confirms_nothing() {
+    let mut stage = stage();
+    let alice = stage.connect("alice");
+    stage.subscribe(alice, 1, &["a"]);
+    let earlier = stage.wanted["a"];
+    stage.unsubscribe(alice, 2, &["a"]);
+    stage.subscribe(alice, 3, &["a"]);
+    stage.hears(alice);
+    stage.hub.topic_live(&topic("a"), earlier, stage.now());
+    assert_eq!(stage.hears(alice), []);
+    stage.confirm("a");
+    assert_eq!(stage.hears(alice), [subscribed(3, &["a"], &[])]);
+}
+
+#[test]
+fn the_broker_is_asked_once_for_a_topic_and_told_when_the_last_has_left() {
+    let mut stage = stage();
+    let alice = stage.subscriber("alice", &["a"]);
+    let bob = stage.connect("bob");
+    stage.subscribe(bob, 1, &["a"]);
+    stage.unsubscribe(alice, 2, &["a"]);
+    assert!(stage.wanted.contains_key("a"), "bob is there still");
+    stage.hub.disconnect(stage.key(bob));
+    stage.pass(Duration::ZERO);
+    assert!(stage.wanted.is_empty());
+    assert_eq!(stage.hub.gauges(), HubGauges { sessions: 1, subscriptions: 0, topics: 0 });
+}
+
+// Gaps.
+
+#[test]
+fn after_a_lost_link_exactly_those_concerned_hear_of_the_gap_when_delivery_works_again() {
+    let mut stage = stage();
+    let alice = stage.subscriber("alice", &["a", "b"]);
+    let bob = stage.subscriber("bob", &["b"]);
+    let carol = stage.connect("carol");
+    stage.pass(SECOND);
+    stage.hub.link_lost(Duration::from_millis(140), stage.now());
+    stage.subscribe(carol, 1, &["b"]);
+    stage.pass(2 * SECOND);
+    for client in [alice, bob, carol] {
+        assert_eq!(stage.hears(client), [], "nothing works yet");
+    }
+    stage.confirm("b");
+    stage.publish("b", 1);
+    let gap_of_b = gap("b", "broker_lost", 2140);
+    assert_eq!(stage.hears(alice), [gap_of_b.clone(), message("b", 1)]);
+    assert_eq!(stage.hears(bob), [gap_of_b, message("b", 1)]);
+    assert_eq!(stage.hears(carol), [subscribed(1, &["b"], &[]), message("b", 1)]);
+    stage.pass(SECOND);
+    stage.confirm("a");
+    assert_eq!(stage.hears(alice), [gap("a", "broker_lost", 3140)]);
+    stage.confirm("a");
+    assert_eq!(stage.hears(alice), [], "one gap for one loss");
+    assert_eq!(stage.hub.counters().gaps, 3);
+}
+
+#[test]
+fn a_link_lost_again_before_it_worked_is_one_gap_from_the_first_loss() {
+    let mut stage = stage();
+    let alice = stage.subscriber("alice", &["a"]);
+    stage.hub.link_lost(Duration::ZERO, stage.now());
+    stage.pass(SECOND);
+    stage.hub.link_lost(Duration::ZERO, stage.now());
+    stage.pass(SECOND);
+    stage.confirm("a");
+    assert_eq!(stage.hears(alice), [gap("a", "broker_lost", 2000)]);
+}
+
+#[test]
+fn a_subscribe_is_not_confirmed_while_a_topic_that_was_live_is_lost() {
+    let mut stage = stage();
+    stage.subscriber("alice", &["a"]);
+    let bob = stage.connect("bob");
+    stage.subscribe(bob, 1, &["a", "b"]);
+    stage.hub.link_lost(Duration::ZERO, stage.now());
+    stage.confirm("b");
+    assert_eq!(stage.hears(bob), []);
+    stage.confirm("a");
+    assert_eq!(stage.hears(bob), [subscribed(1, &["a", "b"], &[])]);
+}
+
+#[test]
+fn messages_dropped_on_the_way_are_a_gap_to_the_subscribers_of_their_topic() {
+    let mut stage = stage();
+    let alice = stage.subscriber("alice", &["a"]);
+    let bob = stage.subscriber("bob", &["b"]);
+    stage.hub.topic_dropped(&topic("a"), Duration::from_micros(1500), stage.now());
+    assert_eq!(stage.hears(alice), [gap("a", "overload", 2)]);
+    assert_eq!(stage.hears(bob), []);
+}
+
+// Publishing.
+
+#[test]
+fn a_publish_goes_to_the_broker_byte_for_byte_and_is_answered_by_its_outcome() {
+    let mut stage = stage();
+    let alice = stage.connect("alice");
+    let text = r#"{"id":"x","op":"publish","topic":"chat.7","data": {"text" : "hi"} }"#;
+    let request = stage.hub.command(stage.key(alice), text, stage.now());
+    let Some(Request::Publish { id, permit, data }) = request else { panic!("{request:?}") };
+    assert_eq!((permit.topic().as_str(), &data[..]), ("chat.7", &br#"{"text" : "hi"}"#[..]));
+    assert_eq!(stage.hears(alice), [], "not before the broker has it");
+    for outcome in [PublishOutcome::Published, PublishOutcome::Unavailable, PublishOutcome::Refused] {
+        stage.hub.published(stage.key(alice), &id, &outcome, stage.now());
+    }
+    let failed = |code: &str| match error(None, code) {
+        Said::Error { code, message, retryable, .. } => {
+            Said::Error { id: Some(id.clone()), code, message, retryable }
+        }
+        other => panic!("{other:?}"),
+    };
+    let published = Said::Published { id: id.clone() };
+    assert_eq!(stage.hears(alice), [published, failed("broker_unavailable"), failed("internal")]);
+}
+
+#[test]
+fn a_publish_that_is_not_granted_or_too_long_goes_nowhere() {
+    let mut stage = Stage::new(HubLimits { publish_bytes: 5, ..HubLimits::default() });
+    let alice = stage.connect_with(policy("alice", &["chat.{sub}"]), 3600);
+    stage.hears(alice);
+    let publish = |topic: &str, data: &str| json!({"id": 1, "op": "publish", "topic": topic, "data": data});
+    assert!(stage.says(alice, &publish("chat.alice", "123")).is_some());
+    for (command, code) in [
+        (publish("chat.bob", "123"), "forbidden"),
+        (publish("chat.alice", "1234"), "too_large"),
+        (publish("chat..alice", "123"), "bad_topic"),
+    ] {
+        assert!(stage.says(alice, &command).is_none());
+        assert_eq!(stage.hears(alice), [error(1, code)]);
+    }
+}
+
+// What one client costs the others.
+
+#[test]
+fn commands_that_come_too_fast_are_refused_and_going_on_regardless_is_closed() {
+    let limits = HubLimits { commands_per_second: 10, commands_burst: 3, ..HubLimits::default() };
+    let mut stage = Stage::new(limits);
+    let alice = stage.connect("alice");
+    let pong = Said::Pong { id: CommandId::Number(1) };
+    let ping = json!({"id": 1, "op": "ping"});
+    let send = |stage: &mut Stage, count| {
+        (0..count).for_each(|_| assert!(stage.says(alice, &ping).is_none()));
+        stage.hears(alice)
+    };
+    let too_fast = error(1, "too_fast");
+    assert_eq!(send(&mut stage, 4), [pong.clone(), pong.clone(), pong.clone(), too_fast.clone()]);
+    stage.pass(SECOND);
+    assert_eq!(send(&mut stage, 1), [pong], "who slows down goes on");
+    let refused = [too_fast.clone(), too_fast.clone(), too_fast, close(CloseCode::TooManyCommands)];
+    assert_eq!(send(&mut stage, 12)[2..], refused);
+}
+
+/// Alice reads nothing, with room for 200 bytes; Bob reads everything.
+fn alice_is_slow() -> (Stage, Client, Client) {
+    let mut stage = Stage::new(HubLimits { outbox_bytes: 200, ..HubLimits::default() });
+    let alice = stage.subscriber("alice", &["a"]);
+    let bob = stage.subscriber("bob", &["a"]);
+    (stage, alice, bob)
+}
+
+#[test]
+fn a_slow_consumer_is_cut_after_the_frame_begun_and_nobody_else_notices() {
+    let (mut stage, alice, bob) = alice_is_slow();
+    stage.publish("a", 1);
+    assert_eq!(stage.writes(alice, 5), 5);
+    for number in 2..=10 {
+        stage.publish("a", number);
+        assert_eq!(
+            stage.hears(bob),
+            if number == 2 { vec![message("a", 1), message("a", 2)] } else { vec![message("a", number)] }
+        );
+    }
+    assert_eq!(stage.hears(alice), [message("a", 1), close(CloseCode::SlowConsumer)]);
+    assert_eq!(stage.hub.gauges().subscriptions, 1);
+    let ended = stage.hub.disconnect(stage.key(alice)).unwrap();
+    assert_eq!((ended.code, ended.messages_sent), (4413, 1));
+}
+
+#[test]
+fn one_message_longer_than_the_outbox_passes_if_nothing_else_waits() {
+    let (mut stage, alice, _) = alice_is_slow();
+    let long = "x".repeat(1000);
+    stage.publish("a", &long[..]);
+    assert_eq!(stage.hears(alice), [message("a", &long[..])]);
+}
+
+#[test]
+fn a_socket_that_takes_nothing_is_cut_and_one_that_takes_a_little_is_not() {
+    let mut stage = stage();
+    let alice = stage.subscriber("alice", &["a"]);
+    stage.publish("a", 1);
+    stage.publish("a", 2);
+    for _ in 0..3 {
+        assert_eq!(stage.writes(alice, 1), 1);
+        stage.hub.blocked(stage.key(alice), stage.now());
+        stage.pass(4 * SECOND);
+        stage.hub.heard(stage.key(alice));
+    }
+    assert_eq!(stage.hub.gauges().subscriptions, 1, "it makes progress");
+    stage.hub.blocked(stage.key(alice), stage.now());
+    stage.pass(SECOND + LATE);
+    assert_eq!(stage.hub.gauges().subscriptions, 0);
+    assert_eq!(stage.fate(alice), Fate::Open, "it may still take the rest of a frame and the close");
+    assert_eq!(stage.hears(alice), [message("a", 1), close(CloseCode::SlowConsumer)]);
+    assert_eq!(stage.fate(alice), Fate::HalfClose);
+}
+
+#[test]
+fn frames_are_given_back_when_they_are_written_dropped_or_owed_to_nobody() {
+    let (mut stage, alice, bob) = alice_is_slow();
+    let publication = Publication::new(topic("a"), "1");
+    let publish = |stage: &mut Stage| stage.hub.publish(&publication, stage.now());
+    assert_eq!(publish(&mut stage), 2);
+    assert!(!publication.frame().is_unique());
+    stage.hears(alice);
+    stage.hears(bob);
+    assert!(publication.frame().is_unique(), "written to both");
+    while stage.hub.gauges().subscriptions == 2 {
+        publish(&mut stage);
+        stage.hears(bob);
+    }
+    assert!(publication.frame().is_unique(), "alice was cut");
+    publish(&mut stage);
+    stage.hub.disconnect(stage.key(bob));
+    assert!(publication.frame().is_unique(), "bob went");
+    assert_eq!(publish(&mut stage), 0);
+    assert!(publication.frame().is_unique());
+}
+
+// What time brings.
+
+#[test]
+fn a_client_is_pinged_and_closed_when_no_pong_comes_in_time() {
+    let mut stage = stage();
+    let alice = stage.connect("alice");
+    let (heard, pinged_at) = stage.next_heard(alice);
+    assert_eq!(heard, [Said::PingFrame]);
+    assert!(pinged_at > 12 * SECOND && pinged_at <= 25 * SECOND + LATE, "{pinged_at:?}");
+    let (heard, closed_at) = stage.next_heard(alice);
+    assert_eq!(heard, [close(CloseCode::PongTimeout)]);
+    assert!(closed_at >= pinged_at + 10 * SECOND && closed_at <= pinged_at + 10 * SECOND + LATE);
+}
+
+#[test]
+fn whoever_is_heard_stays() {
+    let mut stage = stage();
+    let alice = stage.connect("alice");
+    let (_, mut pinged_at) = stage.next_heard(alice);
+    for _ in 0..10 {
+        stage.pass(9 * SECOND);
+        stage.hub.heard(stage.key(alice));
+        let (heard, again_at) = stage.next_heard(alice);
+        assert_eq!(heard, [Said::PingFrame]);
+        assert!(again_at >= pinged_at + 25 * SECOND && again_at <= pinged_at + 25 * SECOND + LATE);
+        pinged_at = again_at;
+    }
+}
+
+#[test]
+fn a_ping_frame_is_answered_with_its_payload() {
+    let mut stage = stage();
+    let alice = stage.connect("alice");
+    stage.hub.pinged(stage.key(alice), b"there?", stage.now());
+    assert_eq!(stage.hears(alice), [Said::PongFrame(b"there?".to_vec())]);
+}
+
+/// No pings, so that nothing but the token's end is heard.
+fn quiet_stage() -> Stage {
+    Stage::new(HubLimits { ping_interval: Duration::from_secs(86_400), ..HubLimits::default() })
+}
+
+#[test]
+fn a_token_that_expires_is_announced_and_then_ends_the_connection() {
+    let mut stage = quiet_stage();
+    let alice = stage.connect_with(policy("alice", &["**"]), 300);
+    stage.hears(alice);
+    let (heard, warned_at) = stage.next_heard(alice);
+    let [Said::TokenExpiring { in_ms }] = heard[..] else { panic!("{heard:?}") };
+    assert_eq!(warned_at + Duration::from_millis(in_ms), 300 * SECOND);
+    assert!(warned_at >= 240 * SECOND && warned_at <= 240 * SECOND + LATE);
+    let (heard, closed_at) = stage.next_heard(alice);
+    assert_eq!(heard, [close(CloseCode::TokenExpired)]);
+    assert!(closed_at >= 300 * SECOND && closed_at <= 300 * SECOND + LATE);
+}
+
+/// Alice, subscribed to `a` and waiting for `b`, has sent a token that was judged like this.
+fn alice_authenticates(verdict: Result<(&str, &[&str], u64), &str>) -> (Stage, Client) {
+    let mut stage = quiet_stage();
+    let alice = stage.subscriber("alice", &["a"]);
+    stage.subscribe(alice, 6, &["b"]);
+    let request = stage.says(alice, &json!({"id": 7, "op": "authenticate", "token": "x.y.z"}));
+    let Some(Request::Authenticate { id, token }) = request else { panic!("{request:?}") };
+    assert_eq!(token, "x.y.z");
+    assert_eq!(stage.hears(alice), []);
+    let verdict = verdict
+        .map(|(subject, patterns, lasts)| (policy(subject, patterns), stage.in_seconds(lasts)))
+        .map_err(str::to_owned);
+    stage.hub.reauthenticated(stage.key(alice), &id, verdict, stage.now());
+    (stage, alice)
+}
+
+#[test]
+fn a_fresh_token_replaces_the_old_one() {
+    let (mut stage, alice) = alice_authenticates(Ok(("alice", &["a", "b"], 100)));
+    let id = CommandId::Number(7);
+    assert_eq!(stage.hears(alice), [Said::Authenticated { id, expires_in_ms: 100_000 }]);
+    stage.confirm("b");
+    stage.subscribe(alice, 8, &["c"]);
+    let expected = [subscribed(6, &["b"], &[]), subscribed(8, &[], &[("c", "forbidden")])];
+    assert_eq!(stage.hears(alice), expected);
+    assert!(matches!(stage.next_heard(alice).0[..], [Said::TokenExpiring { .. }]));
+    assert_eq!(stage.next_heard(alice).0, [close(CloseCode::TokenExpired)]);
+}
+
+#[test]
+fn a_refused_token_or_another_subjects_is_an_error_and_the_old_one_holds() {
+    for verdict in [Err("the signature is wrong"), Ok(("bob", &["**"][..], 1))] {
+        let (mut stage, alice) = alice_authenticates(verdict);
+        assert_eq!(stage.hears(alice), [error(7, "unauthenticated")]);
+        stage.pass(4 * SECOND);
+        stage.publish("a", 1);
+        assert_eq!(stage.hears(alice), [message("a", 1)]);
+    }
+}
+
+#[test]
+fn a_fresh_token_that_grants_less_than_is_subscribed_or_waited_for_ends_the_connection() {
+    for patterns in [&["a"], &["b"]] {
+        let (mut stage, alice) = alice_authenticates(Ok(("alice", patterns, 100)));
+        let authenticated = Said::Authenticated { id: CommandId::Number(7), expires_in_ms: 100_000 };
+        assert_eq!(stage.hears(alice), [authenticated, close(CloseCode::NoLongerAllowed)]);
+    }
+}
+
+#[test]
+fn a_drain_is_announced_to_all_and_closes_them_evenly_over_its_window() {
+    let mut stage = quiet_stage();
+    let clients: Vec<Client> = (0..20).map(|_| stage.subscriber("alice", &["a"])).collect();
+    stage.hub.drain(10 * SECOND, stage.now());
+    let told: Vec<Duration> = clients
+        .iter()
+        .map(|&client| match stage.hears(client)[..] {
+            [Said::Drain { reconnect_in_ms }] => Duration::from_millis(reconnect_in_ms),
+            ref other => panic!("{other:?}"),
+        })
+        .collect();
+    for (place, (client, told)) in (0..).zip(clients.into_iter().zip(told)) {
+        let (heard, closed_at) = stage.next_heard(client);
+        assert_eq!(heard, [close(CloseCode::ServiceRestart)]);
+        let due = 10 * SECOND * place / 20;
+        assert!(closed_at >= due && closed_at <= due + LATE, "{place} is closed at {closed_at:?}");
+        assert!(told >= due && told <= due + SECOND, "{place} was told {told:?}");
+    }
+}
+
+#[test]
+fn a_client_that_is_to_be_drained_is_served_until_the_end() {
+    let mut stage = quiet_stage();
+    let [alice, bob] = ["alice", "bob"].map(|subject| stage.subscriber(subject, &["a"]));
+    stage.hub.drain(2 * SECOND, stage.now());
+    stage.pass(LATE);
+    stage.publish("a", 1);
+    assert_eq!(stage.hears(alice)[1..], [close(CloseCode::ServiceRestart)]);
+    assert_eq!(stage.hears(bob)[1..], [message("a", 1)]);
+}
+
+#[test]
+fn whoever_comes_during_a_drain_is_told_and_closed_at_once() {
+    let mut stage = quiet_stage();
+    stage.hub.drain(10 * SECOND, stage.now());
+    let alice = stage.connect_with(policy("alice", &["**"]), 3600);
+    let heard = stage.hears(alice);
+    let [Said::Welcome { .. }, Said::Drain { reconnect_in_ms }] = heard[..] else { panic!("{heard:?}") };
+    assert!(reconnect_in_ms <= 1000);
+    stage.pass(LATE);
+    assert_eq!(stage.hears(alice), [close(CloseCode::ServiceRestart)]);
+}
+
+// Endings.
+
+#[test]
+fn a_client_that_closes_is_answered_with_its_own_code_and_is_gone() {
+    for (code, recorded) in [(Some(1001), 1001), (Some(4000), 4000), (None, 1000)] {
+        let mut stage = stage();
+        let alice = stage.subscriber("alice", &["a"]);
+        stage.publish("a", 1);
+        stage.hub.closed_by_client(stage.key(alice), code, stage.now());
+        assert_eq!(stage.fate(alice), Fate::Open, "its answer is to be written");
+        stage.publish("a", 2);
+        assert_eq!(stage.hears(alice), [message("a", 1), Said::Close(code)]);
+        assert_eq!(stage.fate(alice), Fate::Drop);
+        let ended = stage.hub.disconnect(stage.key(alice)).unwrap();
+        assert_eq!((ended.code, ended.messages_sent), (recorded, 1));
+    }
+}
+
+#[test]
+fn after_our_close_the_client_may_answer_and_has_no_more_than_a_while() {
+    let mut stage = stage();
+    let [alice, bob] = ["alice", "bob"].map(|subject| stage.subscriber(subject, &[subject]));
+    for (client, subject) in [(alice, "alice"), (bob, "bob")] {
+        stage.hub.close(stage.key(client), CloseCode::ProtocolError, stage.now());
+        stage.hub.close(stage.key(client), CloseCode::InternalError, stage.now());
+        stage.publish(subject, 1);
+        stage.subscribe(client, 1, &["b"]);
+        assert_eq!(stage.hears(client), [close(CloseCode::ProtocolError)], "nothing after the close");
+        assert_eq!(stage.fate(client), Fate::HalfClose);
+    }
+    stage.hub.closed_by_client(stage.key(alice), Some(1002), stage.now());
+    assert_eq!((stage.fate(alice), stage.fate(bob)), (Fate::Drop, Fate::HalfClose));
+    while stage.hub.next_listed().is_some() {}
+    stage.pass(2 * SECOND + LATE);
+    assert_eq!(stage.fate(bob), Fate::Drop);
+    let listed: Vec<_> = std::iter::from_fn(|| stage.hub.next_listed()).collect();
+    assert!(listed.contains(&stage.key(bob)), "so that its connection looks");
+}
+
+#[test]
+fn a_connection_that_breaks_leaves_everything_behind_and_its_totals() {
+    let mut stage = stage();
+    let alice = stage.subscriber("alice", &["a"]);
+    stage.publish("a", 1);
+    stage.hears(alice);
+    stage.publish("a", 2);
+    stage.subscribe(alice, 1, &["b"]);
+    let bytes_sent = stage.hub.counters().bytes_sent;
+    let ended = Ended { code: 1006, subject: "alice".into(), messages_sent: 1, bytes_sent };
+    assert_eq!(stage.hub.disconnect(stage.key(alice)), Some(ended));
+    stage.pass(Duration::ZERO);
+    assert!(stage.wanted.is_empty());
+    assert_eq!(stage.hub.gauges(), HubGauges::default());
+}
+
+#[test]
+fn whoever_comes_late_with_the_key_of_a_session_gone_harms_nobody() {
+    let mut stage = stage();
+    let alice = stage.subscriber("alice", &["a"]);
+    let gone = stage.key(alice);
+    stage.hub.disconnect(gone);
+    stage.pass(Duration::ZERO);
+    let bob = stage.subscriber("bob", &["a"]);
+    assert_eq!(stage.key(bob).index(), gone.index(), "bob has alice's place");
+    stage.publish("a", 1);
+
+    let (now, id) = (stage.now(), CommandId::Number(1));
+    let hub = &mut stage.hub;
+    assert!(hub.command(gone, r#"{"id":1,"op":"unsubscribe","topics":["a"]}"#, now).is_none());
+    hub.wrote(gone, 10);
+    hub.blocked(gone, now);
+    hub.pinged(gone, b"", now);
+    hub.close(gone, CloseCode::InternalError, now);
+    hub.closed_by_client(gone, None, now);
+    hub.published(gone, &id, &PublishOutcome::Published, now);
+    hub.reauthenticated(gone, &id, Err("no".to_owned()), now);
+    assert_eq!((hub.fate(gone, now), hub.disconnect(gone)), (Fate::Drop, None));
+    assert!(hub.outbox(gone).is_none());
+    stage.pass(6 * SECOND);
+    assert_eq!(stage.hears(bob), [message("a", 1)]);
+    assert_eq!(stage.hub.gauges(), HubGauges { sessions: 1, subscriptions: 1, topics: 1 });
+}
