@@ -1,0 +1,191 @@
+//! How many may come in: at once and per second, for the node and for each client address.
+//!
+//! Both stores are bounded. Addresses that have been quiet are swept out; beyond [`ADDRESSES_MAX`] that are
+//! not, newcomers share one bucket, so that a flood of addresses cannot buy memory or a fresh allowance.
+//!
+//! Lock order: the counts and the rate limiter are never held together.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+
+use crate::client_addr::ClientAddr;
+use crate::rejection::Rejection;
+
+/// The most client addresses whose upgrade rate is remembered one by one.
+const ADDRESSES_MAX: usize = 100_000;
+
+/// The limits that admission keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct AdmissionLimits {
+    /// Connections of the whole node.
+    pub connections: usize,
+    /// Connections of one client address.
+    pub connections_per_ip: usize,
+    /// Upgrades of one client address in the long run, a second.
+    pub upgrades_per_ip_per_second: NonZeroU32,
+    /// Upgrades of one client address at once.
+    pub upgrades_per_ip_burst: NonZeroU32,
+}
+
+/// Decides who is let in, and keeps the count.
+#[derive(Debug)]
+pub struct Admission {
+    limits: AdmissionLimits,
+    is_closed: AtomicBool,
+    connections: AtomicUsize,
+    by_addr: Mutex<HashMap<ClientAddr, usize>>,
+    upgrades: DefaultKeyedRateLimiter<ClientAddr>,
+}
+
+/// A connection that was let in. Dropping it is leaving.
+#[derive(Debug)]
+pub struct Admitted {
+    admission: Arc<Admission>,
+    client: ClientAddr,
+}
+
+impl Admission {
+    /// Open to all, within `limits`.
+    pub fn new(limits: AdmissionLimits) -> Self {
+        let quota =
+            Quota::per_second(limits.upgrades_per_ip_per_second).allow_burst(limits.upgrades_per_ip_burst);
+        Self {
+            limits,
+            is_closed: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
+            by_addr: Mutex::default(),
+            upgrades: RateLimiter::keyed(quota),
+        }
+    }
+
+    /// Lets a connection in.
+    ///
+    /// # Errors
+    /// [`Rejection::Draining`], [`Rejection::NodeFull`], [`Rejection::TooManyUpgrades`] or
+    /// [`Rejection::TooManyConnections`], checked in this order.
+    pub fn admit(self: &Arc<Self>, client: ClientAddr) -> Result<Admitted, Rejection> {
+        if self.is_closed.load(Ordering::Relaxed) {
+            return Err(Rejection::Draining);
+        }
+        if self.connections() >= self.limits.connections {
+            return Err(Rejection::NodeFull);
+        }
+        self.check_rate(client)?;
+        let mut by_addr = self.by_addr();
+        let of_client = by_addr.entry(client).or_default();
+        if *of_client >= self.limits.connections_per_ip {
+            return Err(Rejection::TooManyConnections);
+        }
+        *of_client += 1;
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Ok(Admitted { admission: Arc::clone(self), client })
+    }
+
+    /// Lets nobody in any more.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+    }
+
+    /// How many connections are in.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Forgets the rates of addresses that have been quiet. To be called about once a minute.
+    pub fn sweep(&self) {
+        self.upgrades.retain_recent();
+        self.upgrades.shrink_to_fit();
+    }
+
+    fn check_rate(&self, client: ClientAddr) -> Result<(), Rejection> {
+        let bucket = if self.upgrades.len() < ADDRESSES_MAX { client } else { ClientAddr::SHARED };
+        self.upgrades.check_key(&bucket).map_err(|until| {
+            let retry_after: Duration = until.wait_time_from(DefaultClock::default().now());
+            Rejection::TooManyUpgrades { retry_after }
+        })
+    }
+
+    fn by_addr(&self) -> MutexGuard<'_, HashMap<ClientAddr, usize>> {
+        // A count is right whatever its holder was doing when it panicked.
+        self.by_addr.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Admitted {
+    /// Whose connection it is.
+    pub fn client(&self) -> ClientAddr {
+        self.client
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.admission.connections.fetch_sub(1, Ordering::Relaxed);
+        let mut by_addr = self.admission.by_addr();
+        if let Some(of_client) = by_addr.get_mut(&self.client) {
+            *of_client -= 1;
+            if *of_client == 0 {
+                by_addr.remove(&self.client);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_http::header::HeaderMap;
+
+    use super::*;
+    use crate::client_addr::{PeerAddr, TrustedProxies};
+
+    fn client(addr: &str) -> ClientAddr {
+        TrustedProxies::default().client_of(PeerAddr(addr.parse().unwrap()), &HeaderMap::new())
+    }
+
+    fn admission(connections: usize, per_ip: usize, burst: u32) -> Arc<Admission> {
+        Arc::new(Admission::new(AdmissionLimits {
+            connections,
+            connections_per_ip: per_ip,
+            upgrades_per_ip_per_second: NonZeroU32::MIN,
+            upgrades_per_ip_burst: NonZeroU32::new(burst).unwrap(),
+        }))
+    }
+
+    #[test]
+    fn leaving_makes_room() {
+        let admission = admission(2, 1, 10);
+        let first = admission.admit(client("1.1.1.1")).unwrap();
+        assert!(matches!(admission.admit(client("1.1.1.1")), Err(Rejection::TooManyConnections)));
+        let _second = admission.admit(client("2.2.2.2")).unwrap();
+        assert!(matches!(admission.admit(client("3.3.3.3")), Err(Rejection::NodeFull)));
+        drop(first);
+        assert!(admission.admit(client("1.1.1.1")).is_ok());
+        assert_eq!(admission.connections(), 1, "the one let in just now has left again");
+        assert_eq!(admission.by_addr().len(), 1, "an address without connections is forgotten");
+    }
+
+    #[test]
+    fn each_address_has_its_own_burst() {
+        let admission = admission(100, 100, 3);
+        let admitted = |addr| (0..10).filter(|_| admission.admit(client(addr)).is_ok()).count();
+        assert_eq!(admitted("1.1.1.1"), 3);
+        assert_eq!(admitted("2.2.2.2"), 3);
+        let Err(Rejection::TooManyUpgrades { retry_after }) = admission.admit(client("1.1.1.1")) else {
+            panic!("the burst is spent")
+        };
+        assert!(retry_after <= Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_closed_node_lets_nobody_in() {
+        let admission = admission(100, 100, 100);
+        admission.close();
+        assert!(matches!(admission.admit(client("1.1.1.1")), Err(Rejection::Draining)));
+    }
+}

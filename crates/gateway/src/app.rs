@@ -1,0 +1,211 @@
+//! The composition root: every part is built here, once, in start order, and stopped in the reverse.
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_codec::Framed;
+use actix_http::{HttpService, KeepAlive, Request, h1};
+use actix_rt::net::TcpStream;
+use actix_server::{Server, ServerHandle};
+use actix_service::{fn_factory, fn_service, map_config};
+use actix_web::dev::AppConfig;
+use actix_web::{App, HttpServer};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Config, DrainGiven};
+use crate::dev::DemoPage;
+use crate::node::{Node, Phase};
+use crate::worker::Worker;
+use crate::{admin, public, upgrade};
+
+/// How long a client may take to send a request's head.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an HTTP connection may be idle.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// How long the last connections get to close in good order after the drain's window.
+const DRAIN_GRACE: Duration = Duration::from_secs(3);
+/// How often rates and shared grants that nobody needs any more are forgotten.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {addr} (key `{key}`): {cause}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// The configuration key.
+        key: &'static str,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// The broker cannot even be tried.
+    #[error(transparent)]
+    Broker(#[from] causeway_broker::RedisConfigError),
+    /// The system refuses something else.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A node that listens and has told where.
+pub struct Gateway {
+    node: Arc<Node>,
+    public: Server,
+    admin: actix_web::dev::Server,
+    drain: DrainGiven,
+    /// Where the public listener really is.
+    pub public_addr: SocketAddr,
+    /// Where the admin listener really is.
+    pub admin_addr: SocketAddr,
+}
+
+impl Gateway {
+    /// Binds both listeners and starts everything behind them. Must be called within an actix system.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left behind then.
+    pub fn start(config: Config, demo: Option<DemoPage>) -> Result<Self, StartError> {
+        let public_listener = listen(config.listen, "listen")?;
+        let admin_listener = listen(config.admin_listen, "admin_listen")?;
+        let (public_addr, admin_addr) = (public_listener.local_addr()?, admin_listener.local_addr()?);
+        let (workers, drain) = (config.workers, config.drain.clone());
+        let node = Node::start(config)?;
+        Ok(Self {
+            public: public_server(public_listener, workers, &node, demo.map(Arc::new))?,
+            admin: admin_server(admin_listener, &node)?,
+            node,
+            drain,
+            public_addr,
+            admin_addr,
+        })
+    }
+
+    /// Tells the two addresses on stdout, one line each, as scripts expect them.
+    ///
+    /// # Errors
+    /// When stdout cannot be written to.
+    pub fn announce(&self) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        writeln!(stdout, "public http://{}", self.public_addr)?;
+        writeln!(stdout, "admin http://{}", self.admin_addr)?;
+        stdout.flush()
+    }
+
+    /// Serves until the process is told to stop (SIGTERM or SIGINT) and the drain is over. A second signal
+    /// ends the drain at once.
+    ///
+    /// # Errors
+    /// When a listener fails.
+    pub async fn run(self) -> io::Result<()> {
+        let Self { node, public, admin, drain, .. } = self;
+        let handles = [public.handle(), admin.handle()];
+        let stop = actix_rt::spawn(stop_on_signal(Arc::clone(&node), drain, handles));
+        actix_rt::spawn(sweep(node));
+        let (public, admin) = futures_util::future::join(public, admin).await;
+        stop.abort();
+        public.and(admin)
+    }
+}
+
+fn listen(addr: SocketAddr, key: &'static str) -> Result<TcpListener, StartError> {
+    let bind = || {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(TcpListener::from(socket))
+    };
+    bind().map_err(|cause| StartError::Listen { addr, key, cause })
+}
+
+/// HTTP for every request but upgrades, which get the socket itself.
+fn public_server(
+    listener: TcpListener,
+    workers: usize,
+    node: &Arc<Node>,
+    demo: Option<Arc<DemoPage>>,
+) -> io::Result<Server> {
+    let node = Arc::clone(node);
+    let service = move || {
+        let (node, demo) = (Arc::clone(&node), demo.clone());
+        let upgrade_node = Arc::clone(&node);
+        let upgrade = fn_factory(move || {
+            // Called once on each worker's thread.
+            let worker = Worker::start(&upgrade_node);
+            async move {
+                Ok::<_, ()>(fn_service(move |(request, framed): (Request, Framed<TcpStream, h1::Codec>)| {
+                    upgrade::answer(&worker, &request, framed);
+                    std::future::ready(Ok::<_, actix_http::Error>(()))
+                }))
+            }
+        });
+        let app = App::new().configure(move |config| public::routes(config, &node, demo.as_ref()));
+        HttpService::build()
+            .client_request_timeout(REQUEST_TIMEOUT)
+            .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
+            .upgrade(upgrade)
+            .h1(map_config(app, |()| AppConfig::default()))
+            .tcp()
+    };
+    Ok(Server::build()
+        .workers(workers)
+        .disable_signals()
+        .shutdown_timeout(1)
+        .listen("public", listener, service)?
+        .run())
+}
+
+fn admin_server(listener: TcpListener, node: &Arc<Node>) -> io::Result<actix_web::dev::Server> {
+    let node = Arc::clone(node);
+    let app = move || {
+        let node = Arc::clone(&node);
+        App::new().configure(move |config| admin::routes(config, &node))
+    };
+    Ok(HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(1).listen(listener)?.run())
+}
+
+/// Waits for the signal, drains, and stops the listeners: the drain comes first, because a worker that stops
+/// drops its connections.
+async fn stop_on_signal(node: Arc<Node>, drain: DrainGiven, listeners: [ServerHandle; 2]) -> io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut told = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
+    told().await;
+    tracing::info!(connections = node.admission.connections(), "stopping: draining connections");
+    tokio::select! {
+        () = drain_connections(&node, &drain) => {}
+        () = told() => tracing::warn!("told to stop again: not waiting for the drain"),
+    }
+    tracing::info!(connections = node.admission.connections(), "stopped");
+    for listener in listeners {
+        listener.stop(false).await;
+    }
+    Ok(())
+}
+
+async fn drain_connections(node: &Node, drain: &DrainGiven) {
+    node.enter(Phase::Leading);
+    if node.admission.connections() > 0 {
+        tokio::time::sleep(drain.lead_time).await;
+    }
+    node.enter(Phase::Draining(drain.window));
+    let deadline = Instant::now() + drain.window + DRAIN_GRACE;
+    while node.admission.connections() > 0 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn sweep(node: Arc<Node>) {
+    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+    loop {
+        interval.tick().await;
+        node.admission.sweep();
+        node.verifier.sweep();
+    }
+}

@@ -1,0 +1,133 @@
+//! One client's connection: a small task that reads, and ends the session when it is dropped.
+//!
+//! It keeps no buffer of its own. What is owed to the client is written by the worker; the task takes part only
+//! when the socket was full and has room again.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use causeway_hub::SessionKey;
+use causeway_protocol::CloseCode;
+use causeway_protocol::frame::{FrameReader, Message, Role};
+
+use crate::admission::Admitted;
+use crate::socket::Socket;
+use crate::worker::Worker;
+
+/// How often a connection reads before others have their turn.
+const READS_PER_TURN: usize = 4;
+
+pub(crate) struct Connection {
+    worker: Rc<Worker>,
+    socket: Rc<Socket>,
+    key: SessionKey,
+    reader: FrameReader,
+    admitted: Admitted,
+    began: Instant,
+}
+
+impl Connection {
+    pub(crate) fn new(worker: Rc<Worker>, socket: Rc<Socket>, key: SessionKey, admitted: Admitted) -> Self {
+        Self { worker, socket, key, reader: FrameReader::new(Role::Server), admitted, began: Instant::now() }
+    }
+
+    /// Acts on bytes that came from the client.
+    pub(crate) fn receive(&mut self, mut bytes: &mut [u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.worker.hub.borrow_mut().heard(self.key);
+        loop {
+            match self.reader.next(&mut bytes, &self.worker.node.frame_limits) {
+                Ok(Some(message)) => self.act_on(&message),
+                Ok(None) => break,
+                Err(violation) => {
+                    tracing::debug!(session = self.name(), %violation, "the client broke the protocol");
+                    self.close(violation.close_code());
+                    break;
+                }
+            }
+        }
+        self.worker.pass_interest_on();
+        self.worker.flush(self.key);
+    }
+
+    fn act_on(&self, message: &Message<'_>) {
+        let worker = &self.worker;
+        let now = worker.now();
+        match message {
+            Message::Text(text) => {
+                // Apart from the match, so that the hub is free again when the request is carried out.
+                let request = worker.hub.borrow_mut().command(self.key, text, now);
+                if let Some(request) = request {
+                    worker.carry_out(self.key, request);
+                }
+            }
+            Message::Binary(_) => self.close(CloseCode::UnsupportedData),
+            Message::Ping(payload) => worker.hub.borrow_mut().pinged(self.key, payload, now),
+            Message::Pong(_) => {}
+            Message::Close(code) => worker.hub.borrow_mut().closed_by_client(self.key, *code, now),
+        }
+    }
+
+    fn close(&self, code: CloseCode) {
+        self.worker.hub.borrow_mut().close(self.key, code, self.worker.now());
+    }
+
+    fn name(&self) -> String {
+        self.worker.hub.borrow().session_name(self.key)
+    }
+
+    /// Reads some of what has arrived; ready when the client has gone.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let worker = Rc::clone(&self.worker);
+        let mut buffer = worker.read_buffer.borrow_mut();
+        for _ in 0..READS_PER_TURN {
+            match std::task::ready!(self.socket.poll_read(cx, &mut buffer)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(bytes) => self.receive(&mut buffer[..bytes]),
+            }
+            if self.socket.is_over() {
+                return Poll::Ready(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Future for Connection {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        this.socket.belongs_to(cx);
+        if this.socket.poll_unblocked(cx).is_ready() {
+            this.worker.flush(this.key);
+        }
+        if this.socket.is_over() {
+            return Poll::Ready(());
+        }
+        this.poll_receive(cx)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let session = self.name();
+        if let Some(ended) = self.worker.disconnect(self.key) {
+            tracing::debug!(
+                session,
+                subject = &*ended.subject,
+                client = %self.admitted.client(),
+                code = ended.code,
+                messages = ended.messages_sent,
+                bytes = ended.bytes_sent,
+                lasted_ms = self.began.elapsed().as_millis() as u64,
+                "connection ended"
+            );
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Sockets, HTTP, tokens, limits, configuration and process life; the place where the parts are put together.
+//!
+//! This crate knows nothing of Redis's protocol or of the inside of a topic table. From a request's head to a
+//! session the way is `upgrade` → `node` (admission, address, origin, token) → `worker` → `connection`; from the
+//! broker to a socket it is `worker` → hub → `socket`. `app` builds every part and stops it again.
+
+pub mod admin;
+pub mod admission;
+pub mod app;
+pub mod client_addr;
+pub mod config;
+pub mod dev;
+pub mod metrics;
+pub mod node;
+pub mod origin;
+pub mod public;
+pub mod rejection;
+pub mod token;
+
+mod connection;
+mod handshake;
+mod socket;
+mod upgrade;
+mod worker;

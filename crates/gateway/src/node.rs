@@ -1,0 +1,166 @@
+//! What all workers of a node share: who is let in, the broker, the books, and whether the node is stopping.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_http::header::{self, HeaderMap};
+use actix_http::{RequestHead, Uri};
+use causeway_broker::{Broker, EmbeddedBroker, RedisBroker};
+use causeway_hub::HubLimits;
+use causeway_protocol::frame::FrameLimits;
+use tokio::sync::watch;
+
+use crate::admission::{Admission, Admitted};
+use crate::client_addr::{ClientAddr, PeerAddr, TrustedProxies};
+use crate::config::{Auth, Config};
+use crate::handshake;
+use crate::metrics::Metrics;
+use crate::origin::AllowedOrigins;
+use crate::rejection::Rejection;
+use crate::token::{TokenError, Verified, Verifier};
+
+/// How far the node has come towards its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Open.
+    Serving,
+    /// Nobody is let in any more; those who are in notice nothing yet.
+    Leading,
+    /// Connections are being closed, evenly over this time.
+    Draining(Duration),
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct Node {
+    pub(crate) name: Box<str>,
+    pub(crate) hub_limits: HubLimits,
+    pub(crate) frame_limits: FrameLimits,
+    pub(crate) inbox_bytes: usize,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) verifier: Verifier,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) metrics: Metrics,
+    trusted_proxies: TrustedProxies,
+    allowed_origins: AllowedOrigins,
+    cookie: Option<String>,
+    query_token: bool,
+    phase: watch::Sender<Phase>,
+}
+
+/// A client that passed every check.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) admitted: Admitted,
+    pub(crate) verified: Verified,
+}
+
+impl Node {
+    /// Puts a node together and connects it to its broker, which may take its time.
+    ///
+    /// # Errors
+    /// Where the broker cannot even be tried.
+    pub fn start(config: Config) -> Result<Arc<Self>, causeway_broker::RedisConfigError> {
+        let Auth { keys, rules, cookie, query_token } = config.auth;
+        let broker: Arc<dyn Broker> = match config.redis {
+            Some(redis) => RedisBroker::start(redis)?,
+            None => Arc::new(EmbeddedBroker::new(config.hub.publish_bytes)),
+        };
+        Ok(Arc::new(Self {
+            name: config.node,
+            hub_limits: config.hub,
+            frame_limits: config.frames,
+            inbox_bytes: config.inbox_bytes,
+            admission: Arc::new(Admission::new(config.admission)),
+            verifier: Verifier::new(keys, &rules),
+            broker,
+            metrics: Metrics::new(),
+            trusted_proxies: TrustedProxies::new(config.trusted_proxies),
+            allowed_origins: config.allowed_origins,
+            cookie,
+            query_token,
+            phase: watch::Sender::new(Phase::Serving),
+        }))
+    }
+
+    /// Every check before an upgrade, cheapest first; `handshake` is the one between origin and token.
+    pub(crate) fn admit<H>(
+        &self,
+        peer: PeerAddr,
+        head: &RequestHead,
+        handshake: impl FnOnce(&RequestHead) -> Result<H, Rejection>,
+    ) -> Result<(Guest, H), Rejection> {
+        let headers = head.headers();
+        let admitted = self.admission.admit(self.client_of(peer, headers))?;
+        let (token, must_have_origin) = match self.find_token(&head.uri, headers) {
+            Some((token, source)) => (Some(token), source == TokenSource::Cookie),
+            None => (None, false),
+        };
+        self.allowed_origins.check(headers, must_have_origin)?;
+        let handshake = handshake(head)?;
+        let verified = self.verifier.verify(token.as_deref().ok_or(TokenError::Missing)?)?;
+        Ok((Guest { admitted, verified }, handshake))
+    }
+
+    /// The client behind a request.
+    pub(crate) fn client_of(&self, peer: PeerAddr, headers: &HeaderMap) -> ClientAddr {
+        self.trusted_proxies.client_of(peer, headers)
+    }
+
+    /// The phase now.
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Goes on to a later phase; workers notice within a tick.
+    pub fn enter(&self, phase: Phase) {
+        if phase != Phase::Serving {
+            self.admission.close();
+        }
+        self.phase.send_replace(phase);
+    }
+
+    /// Why the node should get no new clients, if so.
+    pub(crate) fn unready_cause(&self) -> Option<&'static str> {
+        if self.phase() != Phase::Serving {
+            return Some("draining");
+        }
+        (!self.broker.link().up).then_some("the link to Redis is down")
+    }
+
+    fn find_token(&self, uri: &Uri, headers: &HeaderMap) -> Option<(String, TokenSource)> {
+        let explicit = bearer(headers).or_else(|| handshake::bearer_subprotocol(headers)).map(str::to_owned);
+        let in_query = || self.query_token.then(|| query_value(uri.query()?, "access_token")).flatten();
+        explicit.or_else(in_query).map(|token| (token, TokenSource::Explicit)).or_else(|| {
+            let cookie = cookie_value(headers, self.cookie.as_deref()?)?;
+            Some((cookie.to_owned(), TokenSource::Cookie))
+        })
+    }
+}
+
+/// Where a token came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TokenSource {
+    /// The client put it there on purpose.
+    Explicit,
+    /// The browser added it by itself, for whatever page asked.
+    Cookie,
+}
+
+/// The token of `Authorization: Bearer` (RFC 6750 §2.1).
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let values = headers.get_all(header::COOKIE).filter_map(|value| value.to_str().ok());
+    let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(found, _)| *found == name).map(|(_, value)| value)
+}
+
+/// A value of a query string. A token has no characters that would be escaped.
+fn query_value(query: &str, name: &str) -> Option<String> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(found, _)| *found == name).map(|(_, value)| value.to_owned())
+}

@@ -1,0 +1,64 @@
+//! The upgrade: takes the socket from the HTTP machinery and gives it to the worker.
+//!
+//! This service sees every upgrade request before any route does, so it checks the path itself and writes its
+//! own refusals. Bytes that came behind the request head lie in the framed parts' read buffer: they are the
+//! first frames.
+
+use std::io;
+use std::rc::Rc;
+
+use actix_codec::Framed;
+use actix_http::{Request, h1};
+use actix_rt::net::TcpStream;
+
+use crate::client_addr::PeerAddr;
+use crate::handshake::Handshake;
+use crate::node::Guest;
+use crate::public::CONNECT_PATH;
+use crate::rejection::Rejection;
+use crate::socket::Socket;
+use crate::worker::Worker;
+
+/// The longest request target, in bytes.
+const TARGET_BYTES_MAX: usize = 8 * 1024;
+
+/// Answers one upgrade request, either way.
+pub(crate) fn answer(worker: &Rc<Worker>, request: &Request, framed: Framed<TcpStream, h1::Codec>) {
+    let mut parts = framed.into_parts();
+    match admit(worker, request) {
+        Ok((guest, handshake)) => {
+            if let Err(error) = take_over(worker, guest, &handshake, parts.io, &mut parts.read_buf) {
+                tracing::debug!(%error, "the client left during its upgrade");
+            }
+        }
+        Err(rejection) => {
+            worker.node.metrics.refused.with_label_values(&[rejection.code()]).inc();
+            tracing::debug!(code = rejection.code(), "refused an upgrade");
+            // A client that has gone needs no answer. Dropping the socket closes it behind the answer.
+            let _ = Socket::write_first(&parts.io, &rejection.http1());
+        }
+    }
+}
+
+fn admit(worker: &Rc<Worker>, request: &Request) -> Result<(Guest, Handshake), Rejection> {
+    if request.path() != CONNECT_PATH {
+        return Err(Rejection::NotFound);
+    }
+    if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > TARGET_BYTES_MAX) {
+        return Err(Rejection::BadHandshake("the request target is too long"));
+    }
+    let peer = request.head().peer_addr.ok_or(Rejection::BadHandshake("the peer has no address"))?;
+    worker.node.admit(PeerAddr::from(peer), request.head(), Handshake::check)
+}
+
+fn take_over(
+    worker: &Rc<Worker>,
+    guest: Guest,
+    handshake: &Handshake,
+    stream: TcpStream,
+    early: &mut [u8],
+) -> io::Result<()> {
+    Socket::write_first(&stream, &handshake.response())?;
+    worker.connect(guest, Socket::new(stream)?, early);
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! What would it cost with no gateway at all?
+//!
+//! One thread writes the same frame to every socket, again and again; another reads. The writing thread's CPU
+//! time per frame is what the kernel asks for a delivery, and no gateway that calls `write(2)` can be cheaper.
+
+use std::error::Error;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use causeway_protocol::{Publication, Topic};
+use clap::Args;
+use mio::{Events, Interest, Poll, Token};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::report::Report;
+use crate::stamp::{PAYLOAD_BYTES_MIN, Stamp};
+
+/// One that a gateway delivers would be as long.
+const TOPIC: &str = "load.fanout";
+const SCRATCH_BYTES: usize = 256 * 1024;
+
+/// The arguments of `floor`.
+#[derive(Debug, Args)]
+pub(crate) struct FloorArgs {
+    /// How many sockets are written to. Both ends are ours: each takes two file descriptors.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    sockets: u32,
+    /// How many frames go into one write.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    frames_per_write: u32,
+    /// Payload of the message in each frame, at least 88 bytes.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(PAYLOAD_BYTES_MIN as i64..=1024))]
+    payload_bytes: u32,
+    /// How long to write.
+    #[arg(long, default_value_t = 3)]
+    seconds: u64,
+    /// The CPU that the writing thread stays on.
+    #[arg(long, value_name = "CPU")]
+    writer_cpu: Option<usize>,
+    /// The CPU that the reading thread stays on.
+    #[arg(long, value_name = "CPU")]
+    reader_cpu: Option<usize>,
+}
+
+/// Writes for the given time and reports what a frame cost.
+pub(crate) fn floor(args: &FloorArgs) -> Result<Report, Box<dyn Error>> {
+    let (mut near, far) = socket_pairs(args.sockets as usize)?;
+    let frame = frame(args.payload_bytes as usize)?;
+    let bytes = frame.repeat(args.frames_per_write as usize);
+    let (tell_round, round_read) = channel();
+    let (reader_cpu, round_bytes) = (args.reader_cpu, bytes.len() * near.len());
+    thread::Builder::new().name("reader".to_owned()).spawn(move || {
+        // When the reader ends, so does the channel, and with it the writer.
+        pin(reader_cpu).and_then(|()| read_rounds(far, round_bytes, &tell_round))
+    })?;
+    pin(args.writer_cpu)?;
+    let written = write_rounds(&mut near, &bytes, Duration::from_secs(args.seconds), &round_read)?;
+
+    let mut report = Report::new("floor");
+    let per_write = written.cpu.as_secs_f64() * 1e6 / written.writes as f64;
+    report.figure("sockets", "sockets", args.sockets.into(), "");
+    report.figure("frames_per_write", "frames in a write", args.frames_per_write.into(), "");
+    report.figure("frame_bytes", "bytes of a frame", frame.len() as f64, "");
+    report.figure("cpu_per_write_us", "CPU per write", per_write, "µs");
+    report.figure("cpu_per_frame_us", "CPU per frame", per_write / f64::from(args.frames_per_write), "µs");
+    Ok(report)
+}
+
+/// The frame that a gateway would deliver.
+fn frame(payload_bytes: usize) -> Result<Vec<u8>, Box<dyn Error>> {
+    let payload = Stamp::new(TOPIC, payload_bytes).payload(0);
+    Ok(Publication::new(Topic::parse(TOPIC)?, payload).frame().to_vec())
+}
+
+/// `count` connected pairs: the ends to write to, and the ends to read from.
+fn socket_pairs(count: usize) -> io::Result<(Vec<TcpStream>, Vec<TcpStream>)> {
+    let listener = TcpListener::bind("127.77.255.1:0")?;
+    let (mut near, mut far) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    for _ in 0..count {
+        far.push(TcpStream::connect(listener.local_addr()?)?);
+        let (accepted, _) = listener.accept()?;
+        accepted.set_nodelay(true)?;
+        near.push(accepted);
+    }
+    Ok((near, far))
+}
+
+fn pin(cpu: Option<usize>) -> io::Result<()> {
+    let Some(cpu) = cpu else { return Ok(()) };
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu);
+    Ok(sched_setaffinity(None, &cpus)?)
+}
+
+struct Written {
+    writes: u64,
+    cpu: Duration,
+}
+
+/// Writes `bytes` to every socket, waits until all of it is read, and begins again until `duration` is over.
+fn write_rounds(
+    sockets: &mut [TcpStream],
+    bytes: &[u8],
+    duration: Duration,
+    round_read: &Receiver<()>,
+) -> Result<Written, Box<dyn Error>> {
+    let end = Instant::now() + duration;
+    let (mut writes, cpu_before) = (0, thread_cpu());
+    while Instant::now() < end {
+        for socket in &mut *sockets {
+            socket.write_all(bytes)?;
+        }
+        writes += sockets.len() as u64;
+        round_read.recv()?;
+    }
+    Ok(Written { writes, cpu: thread_cpu() - cpu_before })
+}
+
+fn thread_cpu() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().expect("CPU time is not negative")
+}
+
+/// Reads from every socket, and tells whenever a round of `round_bytes` is complete; until all are closed.
+fn read_rounds(sockets: Vec<TcpStream>, round_bytes: usize, tell: &Sender<()>) -> io::Result<()> {
+    let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(1024));
+    let mut sockets = nonblocking(sockets, &poll)?;
+    let (mut scratch, mut unread) = (vec![0; SCRATCH_BYTES], round_bytes);
+    loop {
+        poll.poll(&mut events, None)?;
+        for event in &events {
+            let read = drain(&mut sockets[event.token().0], &mut scratch)?;
+            unread -= read;
+            if unread == 0 {
+                unread = round_bytes;
+                // A writer that has gone has what it wanted.
+                let Ok(()) = tell.send(()) else { return Ok(()) };
+            }
+        }
+    }
+}
+
+fn nonblocking(sockets: Vec<TcpStream>, poll: &Poll) -> io::Result<Vec<mio::net::TcpStream>> {
+    let register = |(index, socket): (usize, TcpStream)| {
+        socket.set_nonblocking(true)?;
+        let mut socket = mio::net::TcpStream::from_std(socket);
+        poll.registry().register(&mut socket, Token(index), Interest::READABLE)?;
+        Ok(socket)
+    };
+    sockets.into_iter().enumerate().map(register).collect()
+}
+
+/// How many bytes were waiting. One read takes them all: a round is smaller than the scratch buffer.
+fn drain(socket: &mut mio::net::TcpStream, scratch: &mut [u8]) -> io::Result<usize> {
+    match socket.read(scratch) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        read => read,
+    }
+}
