@@ -269,9 +269,9 @@ impl Default for LogGiven {
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file or the environment cannot be read as keys and values.
+    /// The file or the environment cannot be read as keys and values of their kind.
     #[error("{0}")]
-    Unreadable(Box<figment::Error>),
+    Unreadable(String),
     /// A value that can be read makes no sense.
     #[error("{key}: {found}; expected {expected}")]
     BadValue {
@@ -315,8 +315,25 @@ impl Given {
         if let Some(url) = &overrides.redis_url {
             figment = figment.merge(Serialized::default("redis.url", url));
         }
-        figment.extract().map_err(|error| ConfigError::Unreadable(Box::new(error)))
+        Self::extract(&figment)
     }
+
+    fn extract(figment: &Figment) -> Result<Self, ConfigError> {
+        figment.extract().map_err(|error: figment::Error| ConfigError::Unreadable(describe(figment, &error)))
+    }
+}
+
+/// The key, what it was (unless it is a secret), and what is wrong with it.
+fn describe(figment: &Figment, error: &figment::Error) -> String {
+    let key = error.path.join(".");
+    let is_secret = ["secret", "url"].iter().any(|secret| key.ends_with(secret));
+    // An entry of a list has a path of its own but cannot be looked up by it: the list is shown.
+    let mut paths = (1..=error.path.len()).rev().map(|len| error.path[..len].join("."));
+    let found = paths.find_map(|path| figment.find_value(&path).ok()).filter(|_| !is_secret);
+    let found = found.and_then(|value| toml::Value::try_from(&value).ok()).map(|value| format!(" = {value}"));
+    let place = error.metadata.as_ref().map(|metadata| format!(" ({})", metadata.name)).unwrap_or_default();
+    let separator = if key.is_empty() { "" } else { ": " };
+    format!("{key}{}{separator}{}{place}", found.unwrap_or_default(), error.kind)
 }
 
 /// The environment variables that are ours: an orchestrator adds others with the same prefix, such as
@@ -439,7 +456,10 @@ impl TryFrom<&Given> for Config {
             frames: FrameLimits { message_bytes_max: message_bytes, fragments_max: limits.message_fragments },
             // What waits in front of the workers is a quarter of all that may wait.
             inbox_bytes: total / 4 / given.workers,
-            drain: given.drain.clone(),
+            drain: DrainGiven {
+                lead_time: at_most_a_day("drain.lead_time", given.drain.lead_time)?,
+                window: at_most_a_day("drain.window", given.drain.window)?,
+            },
         })
     }
 }
@@ -581,6 +601,10 @@ fn second_or_more(key: &str, given: Duration) -> Result<Duration, ConfigError> {
     is_meant.then_some(given).ok_or_else(|| bad(key, format!("{given:?}"), "1s to 1day"))
 }
 
+fn at_most_a_day(key: &str, given: Duration) -> Result<Duration, ConfigError> {
+    (given.as_secs() <= 86_400).then_some(given).ok_or_else(|| bad(key, format!("{given:?}"), "0s to 1day"))
+}
+
 fn check_positive(key: &str, given: usize) -> Result<(), ConfigError> {
     (given > 0).then_some(()).ok_or_else(|| bad(key, given, "at least 1"))
 }
@@ -598,4 +622,96 @@ fn host_name() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     if name.is_empty() { "causeway".to_owned() } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "[[auth.keys]]\nkid = 'main'\nalgorithm = 'HS256'\nsecret = 'a secret of at least thirty-two bytes'\n";
+
+    fn config(toml: &str) -> Result<Config, ConfigError> {
+        let given = Given::extract(&Figment::from(Toml::string(&format!("{toml}\n{KEY}"))))?;
+        Config::try_from(&given)
+    }
+
+    #[test]
+    fn the_defaults_are_enough_but_for_a_key() {
+        let config = config("").unwrap();
+        assert!(config.redis.is_none());
+        assert_eq!(config.hub, HubLimits::default());
+        assert_eq!(config.frames, FrameLimits::default());
+        assert!(matches!(config.allowed_origins, AllowedOrigins::Only(origins) if origins.is_empty()));
+        let error = Config::try_from(&Given::default()).unwrap_err();
+        assert_eq!(error.to_string(), "auth.keys: none; expected at least one [[auth.keys]] table");
+    }
+
+    #[test]
+    fn units_are_understood() {
+        let config =
+            config("[limits]\nmessage_bytes = '2KiB'\n[heartbeat]\nping_interval = '1m 30s'").unwrap();
+        assert_eq!(config.frames.message_bytes_max, 2048);
+        assert_eq!(config.hub.ping_interval, Duration::from_secs(90));
+    }
+
+    #[test]
+    fn a_bad_value_names_its_key_what_it_was_and_what_was_expected() {
+        for (toml, words) in [
+            ("lisen = '127.0.0.1:1'", &["lisen", "expected", "`listen`"][..]),
+            ("listen = 'here'", &["listen", "here"]),
+            ("workers = 0", &["workers", "0", "at least 1"]),
+            ("trusted_proxies = ['10.0.0.0/33']", &["trusted_proxies", "10.0.0.0/33"]),
+            (
+                "allowed_origins = ['app.example.com']",
+                &["allowed_origins", "app.example.com", "scheme://host"],
+            ),
+            ("[redis]\nurl = 'http://x'", &["redis.url", "redis://"]),
+            ("[limits]\nconnections = 0", &["limits.connections", "0", "at least 1"]),
+            ("[limits]\ncommands_per_second = 0", &["limits.commands_per_second", "0", "nonzero"]),
+            ("[limits]\nmessage_bytes = '64 parsecs'", &["limits.message_bytes", "64 parsecs"]),
+            ("[limits]\nmessage_bytes = '1GiB'", &["limits.message_bytes", "1.0 GiB", "16MiB"]),
+            ("[limits]\nmessage_bytes = '2MiB'", &["limits.outbox_bytes", "limits.message_bytes"]),
+            ("[heartbeat]\nping_interval = 25", &["heartbeat.ping_interval", "25"]),
+            ("[heartbeat]\nping_interval = '0s'", &["heartbeat.ping_interval", "0ns", "1s"]),
+        ] {
+            let error = config(toml).expect_err(toml).to_string();
+            for word in words {
+                assert!(error.contains(word), "{toml}: `{word}` is not in: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_complete_and_strong() {
+        let keys = |keys: &str| {
+            let given: Given = Figment::from(Toml::string(keys)).extract().unwrap();
+            Config::try_from(&given).expect_err(keys).to_string()
+        };
+        let hmac = "[[auth.keys]]\nkid = 'a'\nalgorithm = 'HS256'\n";
+        assert!(keys(hmac).contains("either secret or secret_file"));
+        assert!(
+            keys(&format!("{hmac}secret = 'short'"))
+                .contains("a secret of 5 bytes; expected at least 32 bytes")
+        );
+        assert!(
+            keys(&format!("{hmac}secret_file = '/nowhere'")).contains("auth.keys[0].secret_file: /nowhere")
+        );
+        assert!(
+            keys("[[auth.keys]]\nkid = 'a'\nalgorithm = 'RS256'\nsecret = 'x'").contains("public_key_file")
+        );
+        assert!(keys("[[auth.keys]]\nkid = 'a b'\nalgorithm = 'HS256'").contains("auth.keys[0].kid: a b"));
+        assert!(keys(&format!("{KEY}{KEY}")).contains("a name that no other key has"));
+    }
+
+    #[test]
+    fn secrets_are_never_shown() {
+        let url = "[redis]\nurl = 'redis://user:hunter2@host'\n";
+        let given: Given = Figment::from(Toml::string(&format!("{url}{KEY}"))).extract().unwrap();
+        for shown in [format!("{given:?}"), toml::to_string(&given).unwrap()] {
+            assert!(!shown.contains("hunter2") && !shown.contains("thirty-two"), "{shown}");
+        }
+        let bad: Given = Figment::from(Toml::string(&url.replace("redis://", "http://"))).extract().unwrap();
+        let error = redis(&bad.redis, 1).unwrap_err().to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
 }

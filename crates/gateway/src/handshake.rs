@@ -110,7 +110,7 @@ fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use actix_http::test::TestRequest;
-    use actix_http::{ConnectionType, HttpMessage as _, Request};
+    use actix_http::{HttpMessage as _, Request};
 
     use super::*;
 
@@ -118,12 +118,11 @@ mod tests {
         let mut request = TestRequest::default();
         request
             .insert_header((header::UPGRADE, "websocket"))
+            .insert_header((header::CONNECTION, "Upgrade"))
             .insert_header((header::SEC_WEBSOCKET_VERSION, "13"))
             .insert_header((header::SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ=="));
         change(&mut request);
-        let mut request = request.finish();
-        request.head_mut().set_connection_type(ConnectionType::Upgrade);
-        request
+        request.finish()
     }
 
     fn refusal(change: impl FnOnce(&mut TestRequest)) -> u16 {

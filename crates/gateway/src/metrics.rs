@@ -8,6 +8,8 @@ use causeway_hub::{HubCounters, HubGauges, PublishOutcome};
 use causeway_protocol::CloseCode;
 use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use crate::rejection::Rejection;
+
 /// Every series of this node.
 #[derive(Debug)]
 pub struct Metrics {
@@ -44,7 +46,7 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let series = Series(&registry);
-        Self {
+        let metrics = Self {
             accepted: series.counter("causeway_upgrades_accepted_total", "Upgrades answered with 101."),
             refused: series.counters(
                 "causeway_upgrades_refused_total",
@@ -99,7 +101,26 @@ impl Metrics {
                 ),
             },
             registry,
+        };
+        metrics.begin_at_zero();
+        metrics
+    }
+
+    /// A series that is there before its first event can be alerted on, and its first event be seen as a rise.
+    fn begin_at_zero(&self) {
+        for code in CloseCode::ALL {
+            self.closed.with_label_values(&[&code.code().to_string()]);
         }
+        for code in ["1006", "other"] {
+            self.closed.with_label_values(&[code]);
+        }
+        for reason in Rejection::UPGRADE_CODES {
+            self.refused.with_label_values(&[reason]);
+        }
+        for outcome in ["published", "unavailable", "refused"] {
+            self.publishes.with_label_values(&[outcome]);
+        }
+        self.add(0, HubCounters::default(), HubCounters::default(), HubGauges::default());
     }
 
     /// Adds what a worker has counted since it last did, and notes what it has.
@@ -135,7 +156,7 @@ impl Metrics {
     }
 
     /// The exposition, in Prometheus' text format.
-    pub(crate) fn render(&self, link: LinkReport) -> Vec<u8> {
+    pub fn render(&self, link: LinkReport) -> Vec<u8> {
         self.link.copy(link);
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("writing to memory cannot fail");

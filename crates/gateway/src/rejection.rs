@@ -80,6 +80,20 @@ struct Body<'a> {
 }
 
 impl Rejection {
+    /// The codes with which an upgrade can be refused.
+    pub const UPGRADE_CODES: &[&str] = &[
+        "draining",
+        "node_full",
+        "too_many_upgrades",
+        "too_many_connections",
+        "origin_not_allowed",
+        "bad_handshake",
+        "unsupported_version",
+        "unknown_subprotocol",
+        "unauthenticated",
+        "not_found",
+    ];
+
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         match self {

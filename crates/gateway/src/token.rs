@@ -257,3 +257,164 @@ fn fault(error: &jsonwebtoken::errors::Error) -> TokenError {
         _ => TokenError::Malformed("not a signed token"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{EncodingKey, encode};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
+
+    fn verifier(rules: &TokenRules) -> Verifier {
+        let key = |kid: &str, secret: &[u8]| VerifyingKey {
+            kid: kid.into(),
+            algorithm: Algorithm::HS256,
+            key: DecodingKey::from_secret(secret),
+        };
+        Verifier::new(vec![key("main", SECRET), key("next", b"another secret of thirty-two bytes")], rules)
+    }
+
+    fn rules() -> TokenRules {
+        TokenRules { leeway: Duration::from_secs(5), ..TokenRules::default() }
+    }
+
+    fn in_seconds(seconds: i64) -> i64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        i64::try_from(now).unwrap() + seconds
+    }
+
+    /// A token whose header and claims are these, signed with HMAC SHA-256 whatever the header says.
+    fn signed(header: &Value, claims: &Value, secret: &[u8]) -> String {
+        let part = |value: &Value| BASE64URL.encode(value.to_string());
+        let body = format!("{}.{}", part(header), part(claims));
+        let signature =
+            jsonwebtoken::crypto::sign(body.as_bytes(), &EncodingKey::from_secret(secret), Algorithm::HS256)
+                .unwrap();
+        format!("{body}.{signature}")
+    }
+
+    fn header() -> Value {
+        json!({"alg": "HS256", "typ": "JWT", "kid": "main"})
+    }
+
+    fn claims() -> Value {
+        json!({"sub": "alice", "exp": in_seconds(60), "causeway": {"subscribe": ["orders.*"], "publish": []}})
+    }
+
+    /// `base` with one member replaced, or removed where the value is null.
+    fn with(mut base: Value, key: &str, value: Value) -> Value {
+        let members = base.as_object_mut().unwrap();
+        match value {
+            Value::Null => members.remove(key),
+            value => members.insert(key.to_owned(), value),
+        };
+        base
+    }
+
+    #[test]
+    fn a_good_token_proves_its_subject_and_grants() {
+        let verified = verifier(&rules()).verify(&signed(&header(), &claims(), SECRET)).unwrap();
+        assert_eq!(verified.policy.subject(), "alice");
+        assert!(
+            verified.expires_in > Duration::from_secs(50) && verified.expires_in <= Duration::from_secs(60)
+        );
+        let topic = |name| causeway_protocol::Topic::parse(name).unwrap();
+        assert!(verified.policy.permit_subscribe(topic("orders.1")).is_some());
+        assert!(verified.policy.permit_publish(topic("orders.1")).is_none());
+    }
+
+    #[test]
+    fn other_good_tokens_are_accepted() {
+        for (header, claims) in [
+            (with(header(), "typ", json!("jwt")), claims()),
+            (with(header(), "typ", Value::Null), claims()),
+            (header(), with(claims(), "causeway", Value::Null)),
+            (header(), with(claims(), "nbf", json!(in_seconds(2)))),
+            (header(), with(claims(), "exp", json!(in_seconds(60) as f64 + 0.5))),
+            (header(), with(claims(), "exp", json!(in_seconds(-3)))),
+        ] {
+            let token = signed(&header, &claims, SECRET);
+            assert!(verifier(&rules()).verify(&token).is_ok(), "{header} {claims}");
+        }
+    }
+
+    #[test]
+    fn every_other_token_is_refused_for_its_own_reason() {
+        let malformed = |refusal: &TokenError| matches!(refusal, TokenError::Malformed(_));
+        let bad_claims = |refusal: &TokenError| matches!(refusal, TokenError::BadClaims(_));
+        type Expected<'a> = &'a dyn Fn(&TokenError) -> bool;
+        let is = |expected: TokenError| move |refusal: &TokenError| *refusal == expected;
+        let (unknown_key, bad_signature) = (is(TokenError::UnknownKey), is(TokenError::BadSignature));
+        let (expired, early) = (is(TokenError::Expired), is(TokenError::NotYetValid));
+        let (too_long, audience) = (is(TokenError::TooLong), is(TokenError::WrongAudience));
+        let good = signed(&header(), &claims(), SECRET);
+        let unsigned = format!("{}.", good.rsplit_once('.').unwrap().0);
+        let cases: Vec<(String, Expected<'_>)> = vec![
+            (String::new(), &malformed),
+            ("a".repeat(TOKEN_BYTES_MAX + 1), &too_long),
+            ("a.b.c".to_owned(), &malformed),
+            (unsigned, &bad_signature),
+            (signed(&header(), &claims(), b"somebody else's secret of 32 bytes"), &bad_signature),
+            (signed(&with(header(), "alg", json!("none")), &claims(), SECRET), &malformed),
+            (signed(&with(header(), "alg", json!("nOnE")), &claims(), SECRET), &malformed),
+            (signed(&with(header(), "alg", json!("HS512")), &claims(), SECRET), &unknown_key),
+            (signed(&with(header(), "alg", json!("RS256")), &claims(), SECRET), &unknown_key),
+            (signed(&with(header(), "kid", json!("old")), &claims(), SECRET), &unknown_key),
+            (signed(&with(header(), "kid", json!("next")), &claims(), SECRET), &bad_signature),
+            (signed(&with(header(), "kid", json!("../../etc/passwd")), &claims(), SECRET), &unknown_key),
+            (signed(&with(header(), "kid", Value::Null), &claims(), SECRET), &unknown_key),
+            (signed(&with(header(), "crit", json!(["exp"])), &claims(), SECRET), &malformed),
+            (signed(&with(header(), "typ", json!("JWE")), &claims(), SECRET), &malformed),
+            (signed(&header(), &with(claims(), "exp", Value::Null), SECRET), &bad_claims),
+            (signed(&header(), &with(claims(), "exp", json!("soon")), SECRET), &bad_claims),
+            (signed(&header(), &with(claims(), "exp", json!(in_seconds(-10))), SECRET), &expired),
+            (signed(&header(), &with(claims(), "nbf", json!(in_seconds(30))), SECRET), &early),
+            (signed(&header(), &with(claims(), "sub", Value::Null), SECRET), &bad_claims),
+            (signed(&header(), &with(claims(), "sub", json!("")), SECRET), &bad_claims),
+            (signed(&header(), &with(claims(), "sub", json!(7)), SECRET), &bad_claims),
+            (signed(&header(), &with(claims(), "aud", json!("others")), SECRET), &audience),
+            (
+                signed(&header(), &with(claims(), "causeway", json!({"subscribe": ["or*"]})), SECRET),
+                &bad_claims,
+            ),
+            (
+                signed(&header(), &with(claims(), "causeway", json!({"subscribe": "orders"})), SECRET),
+                &bad_claims,
+            ),
+            (signed(&header(), &with(claims(), "causeway", json!({"admin": true})), SECRET), &bad_claims),
+        ];
+        for (at, (token, expected)) in cases.iter().enumerate() {
+            let refusal = verifier(&rules()).verify(token).expect_err("a bad token");
+            assert!(expected(&refusal), "case {at}: {refusal:?}");
+        }
+    }
+
+    #[test]
+    fn issuer_and_audience_are_required_once_configured() {
+        let rules = TokenRules { issuer: Some("us".into()), audience: Some("causeway".into()), ..rules() };
+        let verify = |claims: &Value| verifier(&rules).verify(&signed(&header(), claims, SECRET)).map(drop);
+        let good = with(with(claims(), "iss", json!("us")), "aud", json!(["causeway", "other"]));
+        assert_eq!(verify(&good), Ok(()));
+        assert_eq!(verify(&with(good.clone(), "iss", json!("them"))), Err(TokenError::WrongIssuer));
+        assert_eq!(verify(&with(good.clone(), "aud", json!("them"))), Err(TokenError::WrongAudience));
+        assert!(matches!(verify(&with(good.clone(), "iss", Value::Null)), Err(TokenError::BadClaims(_))));
+        assert!(matches!(verify(&with(good, "aud", Value::Null)), Err(TokenError::BadClaims(_))));
+    }
+
+    #[test]
+    fn equal_grants_are_held_once() {
+        let verifier = verifier(&rules());
+        let verify = |subject: &str| {
+            let header = jsonwebtoken::Header { kid: Some("main".into()), ..jsonwebtoken::Header::default() };
+            let claims = with(claims(), "sub", json!(subject));
+            verifier.verify(&encode(&header, &claims, &EncodingKey::from_secret(SECRET)).unwrap()).unwrap()
+        };
+        let held = [verify("alice"), verify("bob")];
+        assert_eq!(verifier.shared_grants().len(), 1);
+        drop(held);
+        verifier.sweep();
+        assert_eq!(verifier.shared_grants().len(), 0);
+    }
+}

@@ -18,7 +18,7 @@ use causeway_hub::{
     Fate, Hub, HubCounters, InterestChange, Moment, Policy, PublishOutcome, Request, SessionKey,
 };
 use causeway_protocol::CommandId;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::timeout_at;
 
 use crate::connection::Connection;
 use crate::node::{Guest, Node, Phase};
@@ -170,32 +170,33 @@ impl Worker {
     }
 
     async fn run(self: Rc<Self>) {
-        let mut deliveries = Vec::new();
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut deliveries = Vec::new().into_iter();
+        let mut next_tick = Instant::now();
         loop {
-            tokio::select! {
-                biased;
-                _ = tick.tick() => self.tick(),
-                () = self.inbox.ready() => {}
+            // Time passes under load too: a worker that is busy still pings, and notices who is silent.
+            let now = Instant::now();
+            if now >= next_tick {
+                self.tick();
+                next_tick = now + TICK;
             }
-            self.inbox.take(&mut deliveries);
-            let mut taken = deliveries.drain(..);
-            // Until everything taken is written, or waits for its socket.
-            loop {
-                let is_all_delivered = self.deliver(&mut taken);
-                let is_all_written = self.flush_listed();
-                if is_all_delivered {
-                    if is_all_written {
-                        break;
-                    }
-                    drop(taken);
-                    self.inbox.take(&mut deliveries);
-                    taken = deliveries.drain(..);
-                }
+            if deliveries.len() == 0 {
+                deliveries = self.take_inbox();
+            }
+            let is_all_delivered = self.deliver(&mut deliveries);
+            let is_all_written = self.flush_listed();
+            if is_all_delivered && is_all_written {
+                // Ends early when something has come in already.
+                let _ = timeout_at(next_tick.into(), self.inbox.ready()).await;
+            } else {
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    fn take_inbox(&self) -> std::vec::IntoIter<Delivery> {
+        let mut taken = Vec::new();
+        self.inbox.take(&mut taken);
+        taken.into_iter()
     }
 
     /// Hands some deliveries to the hub; says whether those were all.

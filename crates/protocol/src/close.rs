@@ -38,7 +38,7 @@ macro_rules! close_codes {
         }
 
         impl CloseCode {
-            /// Every code that Causeway sends, in ascending order.
+            /// Every code of the protocol, in ascending order.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
             /// The short name that a close frame carries as its reason.
@@ -67,14 +67,14 @@ close_codes! {
     InvalidPayload = 1007, "invalid UTF-8", No, "The client sent text that is not UTF-8.";
     PolicyViolation = 1008, "policy violation", No, "The client sent a message in too many fragments.";
     MessageTooBig = 1009, "message too big", No, "The client sent a message longer than `limits.message_bytes`.";
-    InternalError = 1011, "internal error", Later, "The node failed this connection.";
+    InternalError = 1011, "internal error", Later, "Not sent yet: kept for a failure of the node.";
     ServiceRestart = 1012, "service restart", Soon, "The node is being drained.";
-    TokenExpired = 4401, "token expired", WithFreshToken, "The token expired, or a fresh one was refused.";
-    NoLongerAllowed = 4403, "no longer allowed", No, "The subject's connections were ended by an operator.";
+    TokenExpired = 4401, "token expired", WithFreshToken, "The token expired before a fresh one was given.";
+    NoLongerAllowed = 4403, "no longer allowed", No, "A fresh token does not grant a topic that the connection has.";
     PongTimeout = 4408, "no pong in time", Soon, "The client did not answer a ping within `heartbeat.pong_timeout`.";
     SlowConsumer = 4413, "slow consumer", Later, "The client read too slowly: more than `limits.outbox_bytes` waited for it, or nothing could be written for 5 s.";
     TooManyCommands = 4429, "too many commands", Later, "The client went on sending after its commands were refused as `too_fast`.";
-    Overloaded = 4503, "node overloaded", Later, "The node cannot serve this connection any more.";
+    Overloaded = 4503, "node overloaded", Later, "Not sent yet: kept for a node that must shed load.";
 }
 
 impl CloseCode {

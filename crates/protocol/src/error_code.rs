@@ -36,7 +36,7 @@ error_codes! {
     BadTopic = "bad_topic", false, "The name is not a legal topic.";
     Forbidden = "forbidden", false, "The token does not grant this topic.";
     Unauthenticated = "unauthenticated", false, "The token given to `authenticate` was refused, or is another subject's.";
-    LimitExceeded = "limit_exceeded", false, "The connection would have more topics than `limits.topics_per_connection`.";
+    LimitExceeded = "limit_exceeded", false, "The connection would have more topics than `limits.topics_per_connection`, or name more than twice as many in one go.";
     TooFast = "too_fast", true, "More commands than `limits.commands_per_second` allows. The command was not carried out.";
     TooLarge = "too_large", false, "The data is longer than `limits.message_bytes`.";
     BrokerUnavailable = "broker_unavailable", true, "The broker did not confirm in time. A publish may have been carried out all the same.";
