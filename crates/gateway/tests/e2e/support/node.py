@@ -1,0 +1,102 @@
+"""One gateway process."""
+
+import json
+import os
+import urllib.error
+import urllib.request
+
+from . import tokens
+from .process import Process
+
+ORIGIN = "https://app.example.com"
+
+# Wide limits, because a whole crowd comes from one address here; a story about a limit sets its own.
+SETTINGS = {
+    "workers": 2,
+    # nginx connects from here: the system's choice for every loopback destination.
+    "trusted_proxies": ["127.0.0.1/32"],
+    "allowed_origins": [ORIGIN],
+    "auth": {"leeway": "1s", "keys": [tokens.KEY]},
+    "limits": {
+        "connections_per_ip": 10_000,
+        "upgrades_per_ip_per_second": 10_000,
+        "upgrades_per_ip_burst": 10_000,
+    },
+    "drain": {"lead_time": "500ms", "window": "1s"},
+}
+
+
+def binary():
+    # A node runs in its own directory, so a relative path must be made absolute here.
+    return os.path.abspath(os.environ["CAUSEWAY_BIN"])
+
+
+class Node(Process):
+    """`settings` are laid over SETTINGS, table by table."""
+
+    def __init__(self, name, directory, redis_url, settings=None):
+        super().__init__(name, directory)
+        places = {"listen": f"{self.address}:0", "admin_listen": f"{self.address}:0", "redis": {"url": redis_url}}
+        self.settings = laid_over(laid_over(SETTINGS, places), settings or {})
+        self.public = self.admin = None
+
+    def command(self):
+        # A restarted node takes its old port again, because nginx knows it there.
+        if self.public:
+            self.settings["listen"] = self.public
+        config = self.directory / "causeway.toml"
+        config.write_text(toml(self.settings))
+        return [binary(), "serve", "--config", str(config)]
+
+    def ready(self):
+        lines = self.stdout.read_text().splitlines()
+        if len(lines) < 2:
+            return False
+        self.public = lines[0].removeprefix("public http://")
+        self.admin = lines[1].removeprefix("admin http://")
+        return self.admin_status("/readyz") == 200
+
+    def __exit__(self, *_):
+        # The drain is a story of its own; after the others it would only take its time.
+        self.kill()
+
+    def connect_url(self):
+        return f"ws://{self.public}/v1/connect"
+
+    def admin_status(self, path):
+        try:
+            return urllib.request.urlopen(f"http://{self.admin}{path}", timeout=5).status
+        except urllib.error.HTTPError as refusal:
+            refusal.close()
+            return refusal.code
+
+    def gauge(self, name):
+        """The sum of a series of /metrics over its labels, such as the worker."""
+        with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=5) as page:
+            lines = page.read().decode().splitlines()
+        values = [float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
+        assert values, f"/metrics has no {name}"
+        return sum(values)
+
+
+def laid_over(below, above):
+    """`above` wins, except that tables are joined key by key."""
+    joined = dict(below)
+    for key, value in above.items():
+        both_tables = isinstance(value, dict) and isinstance(below.get(key), dict)
+        joined[key] = laid_over(below[key], value) if both_tables else value
+    return joined
+
+
+def toml(table, path=""):
+    """TOML of plain values, tables and arrays of tables: JSON's scalars and arrays are TOML's."""
+    plain, tables = [], []
+    for key, value in table.items():
+        name = f"{path}{key}"
+        if isinstance(value, dict):
+            tables.append(f"[{name}]\n{toml(value, name + '.')}")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            tables += [f"[[{name}]]\n{toml(row, name + '.')}" for row in value]
+        else:
+            plain.append(f"{key} = {json.dumps(value)}\n")
+    return "".join(plain + tables)

@@ -1,0 +1,138 @@
+"""Who is let in, who is not and why, and what cannot be reached from outside at all."""
+
+import asyncio
+import json
+
+import pytest
+from support import tokens
+from support.cluster import ask
+from support.node import ORIGIN
+from support.process import until
+from support.requests import HANDSHAKE, bearer, without
+from support.subscribers import Subscriber, together
+
+
+def stranger():
+    return tokens.token(secret="another secret, long enough to sign")
+
+
+REFUSALS = {
+    "no token": (401, HANDSHAKE),
+    "garbage": (401, HANDSHAKE | bearer("garbage")),
+    "a stranger's signature": (401, HANDSHAKE | bearer(stranger())),
+    "an expired token": (401, HANDSHAKE | bearer(tokens.token(ttl=-60))),
+    "a foreign origin": (403, HANDSHAKE | bearer() | {"Origin": "https://evil.example.com"}),
+    "an origin that only begins like ours": (403, HANDSHAKE | bearer() | {"Origin": f"{ORIGIN}.evil.com"}),
+    "no origin's page": (403, HANDSHAKE | bearer() | {"Origin": "null"}),
+    "no key": (400, without(HANDSHAKE, "Sec-WebSocket-Key") | bearer()),
+    "a short key": (400, HANDSHAKE | bearer() | {"Sec-WebSocket-Key": "c2hvcnQ="}),
+    "an old version": (426, HANDSHAKE | bearer() | {"Sec-WebSocket-Version": "8"}),
+    "an unknown subprotocol": (400, HANDSHAKE | bearer() | {"Sec-WebSocket-Protocol": "mqtt"}),
+}
+
+
+@pytest.mark.parametrize("entrance", ["node", "nginx"])
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_refusal_has_a_status_and_a_reason(cluster, case, entrance):
+    expected, headers = REFUSALS[case]
+    status, answered, body = ask(place(cluster, entrance), "GET", "/v1/connect", headers)
+    assert status == expected
+    assert_reason(body)
+    if status == 426:
+        assert answered["Sec-WebSocket-Version"] == "13"
+
+
+@pytest.mark.parametrize("entrance", ["node", "nginx"])
+def test_the_same_request_without_a_fault_is_let_in(cluster, entrance):
+    """Without this, everything above could be refused for a reason of its own."""
+    for headers in (HANDSHAKE | bearer(), HANDSHAKE | bearer() | {"Origin": ORIGIN}):
+        status, answered, _ = ask(place(cluster, entrance), "GET", "/v1/connect", headers)
+        assert (status, answered["Sec-WebSocket-Accept"]) == (101, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+
+
+@pytest.mark.parametrize("entrance", ["node", "nginx"])
+def test_a_browser_may_ask_for_the_verdict_alone(cluster, entrance):
+    where = place(cluster, entrance)
+    assert ask(where, "GET", "/v1/connect", bearer())[0] == 204
+    status, _, body = ask(where, "GET", "/v1/connect", bearer(stranger()))
+    assert status == 401
+    assert_reason(body)
+    status, _, body = ask(where, "GET", "/v1/connect", bearer() | {"Origin": "https://evil.example.com"})
+    assert status == 403
+    assert_reason(body)
+
+
+@pytest.mark.parametrize("entrance", ["node", "nginx"])
+@pytest.mark.parametrize(
+    ("expected", "token", "path"),
+    [
+        (202, tokens.token(publish=["chat.*"]), "/v1/topics/chat.1"),
+        (401, "garbage", "/v1/topics/chat.1"),
+        (403, tokens.token(), "/v1/topics/chat.1"),
+        (403, tokens.token(publish=["chat.*"]), "/v1/topics/orders.1"),
+        (400, tokens.token(publish=["**"]), "/v1/topics/a..b"),
+    ],
+)
+def test_publishing_over_http_needs_the_right(cluster, entrance, expected, token, path):
+    status, _, body = ask(place(cluster, entrance), "POST", path, bearer(token), b"1")
+    assert status == expected
+    if status == 202:
+        assert json.loads(body) == {}
+    else:
+        assert_reason(body)
+
+
+@pytest.mark.parametrize("entrance", ["node", "nginx"])
+@pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/metrics", "/v1", "/v1/topics", "/v1/connect/more"])
+def test_nothing_else_is_reachable_from_outside(cluster, path, entrance):
+    assert ask(place(cluster, entrance), "GET", path, bearer())[0] == 404
+
+
+@pytest.mark.parametrize("path", ["/v1/topics/../../metrics", "/v1/topics/..%2f..%2freadyz", "//metrics"])
+def test_no_spelling_leads_around_nginx(cluster, path):
+    assert ask(cluster.nginx.plain, "POST", path, bearer())[0] == 404
+
+
+def test_no_log_ever_holds_a_token(cluster):
+    """Whichever way it was sent, and whatever went wrong with the request."""
+    nginx, token = cluster.nginx, tokens.token(sub="canary", publish=["**"])
+    fresh = tokens.token(sub="canary", ttl=7200)
+    query = f"?access_token={token}"
+    logged_before = len(nginx.access_log.read_text().splitlines())
+
+    async def story():
+        async with together([
+            Subscriber(nginx.connect_url(), ["orders.1"], token),
+            Subscriber(nginx.connect_url(tls=True), ["orders.1"], token, trust=nginx.trust(), header=True),
+        ]) as subscribers:
+            for subscriber in subscribers:
+                assert (await subscriber.command("authenticate", token=fresh))["op"] == "authenticated"
+                assert (await subscriber.command("subscribe", topics=[token]))["refused"]
+
+    asyncio.run(story())
+    for where in (nginx.plain, *(node.public for node in cluster.nodes)):
+        ask(where, "GET", f"/v1/connect{query}")
+        ask(where, "GET", f"/v1/connect{query}", HANDSHAKE | bearer(f"{token}x"))
+        ask(where, "POST", f"/v1/topics/chat.1{query}", bearer(token), b"1")
+    assert ask(nginx.plain, "POST", f"/v1/topics/large{query}", bearer(token), bytes(70_000))[0] == 413
+    asked = 2 + 3 + 1
+
+    def logged():
+        lines = nginx.access_log.read_text().splitlines()
+        return len(lines) >= logged_before + asked and any("POST /v1/topics/large" in line for line in lines)
+
+    until(logged, "nginx has logged every request")
+    logs = {process.name: process.log() for process in (nginx, *cluster.nodes)}
+    logs |= {log.name: log.read_text() for log in (nginx.access_log, nginx.error_log)}
+    for name, text in logs.items():
+        for secret in (token, fresh, token.rpartition(".")[2], fresh.rpartition(".")[2], "access_token"):
+            assert secret not in text, f"the log of {name} holds {secret}"
+
+
+def place(cluster, entrance):
+    return cluster.nginx.plain if entrance == "nginx" else cluster.nodes[0].public
+
+
+def assert_reason(body):
+    reason = json.loads(body)
+    assert set(reason) == {"code", "message"} and all(isinstance(value, str) and value for value in reason.values())
