@@ -477,7 +477,7 @@ impl Hub {
     fn admit_command(&mut self, key: SessionKey, now: Moment) -> bool {
         let Some(session) = self.sessions.get_mut(key.index()) else { return false };
         if session.rate.allow(now, &self.limits) {
-            session.too_fast = 0;
+            session.too_fast = session.too_fast.saturating_sub(1);
             return true;
         }
         session.too_fast += 1;

@@ -71,7 +71,7 @@ pub(crate) struct Session {
     /// The moment for which the session is entered among the deadlines.
     pub(crate) due: Moment,
     pub(crate) rate: CommandRate,
-    /// Commands refused as too fast since the last one that was not.
+    /// Commands refused as too fast, less those carried out since.
     pub(crate) too_fast: u32,
     /// Whether the session is listed as wanting attention.
     pub(crate) is_listed: bool,

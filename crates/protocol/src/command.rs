@@ -93,6 +93,10 @@ impl<'a> Command<'a> {
     /// # Errors
     /// [`CommandError`] with `malformed`, `unknown_op` or (for a publish) `bad_topic`.
     pub fn parse(text: &'a str) -> Result<(CommandId, Self), CommandError> {
+        // The library would take an array for an object, field by field.
+        if !text.trim_start().starts_with('{') {
+            return Err(malformed(None, &"a command is a JSON object"));
+        }
         let fields: Fields<'a> =
             serde_json::from_str(text).map_err(|error| malformed(id_of(text), &error))?;
         let id = fields.id.clone();
@@ -240,6 +244,7 @@ mod tests {
         for (text, expected) in [
             ("", (None, ErrorCode::Malformed)),
             ("[]", (None, ErrorCode::Malformed)),
+            (r#"[7,"ping",null,null,null,null]"#, (None, ErrorCode::Malformed)),
             (r#"{"op":"ping"}"#, (None, ErrorCode::Malformed)),
             (r#"{"id":1.5,"op":"ping"}"#, (None, ErrorCode::Malformed)),
             (r#"{"id":7}"#, (seven.clone(), ErrorCode::Malformed)),

@@ -204,7 +204,7 @@ impl Model {
         session.allowance = (filled, now);
         if filled >= 1_000_000 {
             session.allowance.0 -= 1_000_000;
-            session.too_fast = 0;
+            session.too_fast = session.too_fast.saturating_sub(1);
             return Ok(());
         }
         session.too_fast += 1;
