@@ -1,20 +1,26 @@
-//! The admin listener: what orchestrators and Prometheus ask. Never to be reached from outside.
+//! The admin listener: what orchestrators, Prometheus and operators ask. Never to be reached from outside.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix_web::{HttpResponse, web};
+use actix_web::{Error, HttpRequest, HttpResponse, web};
+use actix_ws::{CloseReason, Message, MessageStream, Session};
+use futures_util::StreamExt;
 
 use crate::node::Node;
 
 /// Where readiness is told; also what `causeway check --live` asks.
 pub const READY_PATH: &str = "/readyz";
+/// How often the live feed tells.
+const FEED_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) fn routes(config: &mut web::ServiceConfig, node: &Arc<Node>) {
     config
         .app_data(web::Data::from(Arc::clone(node)))
         .route("/livez", web::get().to(live))
         .route(READY_PATH, web::get().to(ready))
-        .route("/metrics", web::get().to(metrics));
+        .route("/metrics", web::get().to(metrics))
+        .route("/live", web::get().to(feed));
 }
 
 /// Alive is who answers.
@@ -34,4 +40,39 @@ async fn metrics(node: web::Data<Node>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
         .body(node.metrics.render(node.broker.link()))
+}
+
+/// The live feed: a WebSocket that tells the node's figures every second, as JSON.
+async fn feed(
+    request: HttpRequest,
+    body: web::Payload,
+    node: web::Data<Node>,
+) -> Result<HttpResponse, Error> {
+    let (response, session, messages) = actix_ws::handle(&request, body)?;
+    actix_web::rt::spawn(tell(node, session, messages));
+    Ok(response)
+}
+
+/// Tells until the operator leaves.
+async fn tell(node: web::Data<Node>, mut session: Session, mut messages: MessageStream) {
+    let mut interval = tokio::time::interval(FEED_INTERVAL);
+    let reason: Option<CloseReason> = loop {
+        tokio::select! {
+            _ = interval.tick() => {
+                let figures = node.metrics.figures(node.broker.link());
+                let figures = serde_json::to_string(&figures).expect("numbers are JSON");
+                if session.text(figures).await.is_err() {
+                    return;
+                }
+            }
+            message = messages.next() => match message {
+                Some(Ok(Message::Ping(payload))) if session.pong(&payload).await.is_err() => return,
+                Some(Ok(Message::Close(reason))) => break reason,
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => break None,
+            }
+        }
+    };
+    // An operator who has gone needs no farewell.
+    let _ = session.close(reason).await;
 }

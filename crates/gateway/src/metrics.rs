@@ -6,7 +6,11 @@
 use causeway_broker::LinkReport;
 use causeway_hub::{HubCounters, HubGauges, PublishOutcome};
 use causeway_protocol::CloseCode;
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use serde::Serialize;
 
 use crate::rejection::Rejection;
 
@@ -28,6 +32,19 @@ pub struct Metrics {
     commands: IntCounter,
     gaps: IntCounter,
     link: LinkMetrics,
+}
+
+/// What the live feed tells: totals since the start, and what there is now.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Figures {
+    connections: u64,
+    subscriptions: u64,
+    topics: u64,
+    messages_received: u64,
+    messages_sent: u64,
+    bytes_sent: u64,
+    gaps: u64,
+    redis_link_up: bool,
 }
 
 /// What the broker reports, copied at each scrape.
@@ -155,6 +172,25 @@ impl Metrics {
         self.publishes.with_label_values(&[label]).inc();
     }
 
+    /// The main figures, for the live feed.
+    pub(crate) fn figures(&self, link: LinkReport) -> Figures {
+        let worker_sum = |series: &IntGaugeVec| {
+            let families = series.collect();
+            let workers = families.iter().flat_map(MetricFamily::get_metric);
+            workers.map(|worker| worker.get_gauge().get_value() as u64).sum()
+        };
+        Figures {
+            connections: worker_sum(&self.connections),
+            subscriptions: worker_sum(&self.subscriptions),
+            topics: link.topics,
+            messages_received: link.messages_received,
+            messages_sent: self.messages_sent.get(),
+            bytes_sent: self.bytes_sent.get(),
+            gaps: self.gaps.get(),
+            redis_link_up: link.up,
+        }
+    }
+
     /// The exposition, in Prometheus' text format.
     pub fn render(&self, link: LinkReport) -> Vec<u8> {
         self.link.copy(link);
@@ -207,7 +243,7 @@ impl Series<'_> {
         self.register(IntGaugeVec::new(Opts::new(name, help), &[label]))
     }
 
-    fn register<C: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+    fn register<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
         let collector = made.expect("names and labels are constants in Prometheus' grammar");
         self.0.register(Box::new(collector.clone())).expect("every name is registered once");
         collector

@@ -72,11 +72,20 @@ class Node(Process):
 
     def gauge(self, name):
         """The sum of a series of /metrics over its labels, such as the worker."""
+        return sum(self._values(name))
+
+    def counter(self, name, **labels):
+        """One series of /metrics, by all its labels."""
+        wanted = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
+        (value,) = self._values(f"{name}{{{wanted}}}")
+        return value
+
+    def _values(self, name):
         with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=5) as page:
             lines = page.read().decode().splitlines()
         values = [float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
         assert values, f"/metrics has no {name}"
-        return sum(values)
+        return values
 
 
 def laid_over(below, above):
