@@ -1,15 +1,15 @@
 //! How many may come in: at once and per second, for the node and for each client address.
 //!
-//! Both stores are bounded. Addresses that have been quiet are swept out; beyond [`ADDRESSES_MAX`] that are
-//! not, newcomers share one bucket, so that a flood of addresses cannot buy memory or a fresh allowance.
+//! Both stores are bounded. Addresses that have been quiet are swept out; while more than [`ADDRESSES_MAX`] are
+//! not, all share one bucket, so that a flood of addresses cannot buy memory or a fresh allowance.
 //!
 //! Lock order: the counts and the rate limiter are never held together.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -41,6 +41,9 @@ pub struct Admission {
     connections: AtomicUsize,
     by_addr: Mutex<HashMap<ClientAddr, usize>>,
     upgrades: DefaultKeyedRateLimiter<ClientAddr>,
+    started: Instant,
+    /// The second since `started` of the last sweep that a flood made necessary.
+    swept: AtomicU64,
 }
 
 /// A connection that was let in. Dropping it is leaving.
@@ -61,6 +64,8 @@ impl Admission {
             connections: AtomicUsize::new(0),
             by_addr: Mutex::default(),
             upgrades: RateLimiter::keyed(quota),
+            started: Instant::now(),
+            swept: AtomicU64::new(0),
         }
     }
 
@@ -104,11 +109,22 @@ impl Admission {
     }
 
     fn check_rate(&self, client: ClientAddr) -> Result<(), Rejection> {
+        if self.upgrades.len() >= ADDRESSES_MAX {
+            self.sweep_once_a_second();
+        }
         let bucket = if self.upgrades.len() < ADDRESSES_MAX { client } else { ClientAddr::SHARED };
         self.upgrades.check_key(&bucket).map_err(|until| {
             let retry_after: Duration = until.wait_time_from(DefaultClock::default().now());
             Rejection::TooManyUpgrades { retry_after }
         })
+    }
+
+    /// A sweep visits every address, and a flood must not make every upgrade do that.
+    fn sweep_once_a_second(&self) {
+        let second = self.started.elapsed().as_secs();
+        if self.swept.swap(second, Ordering::Relaxed) != second {
+            self.sweep();
+        }
     }
 
     fn by_addr(&self) -> MutexGuard<'_, HashMap<ClientAddr, usize>> {

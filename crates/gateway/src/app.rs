@@ -23,8 +23,6 @@ use crate::{admin, public, upgrade};
 
 /// How long a client may take to send a request's head.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an HTTP connection may be idle.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// How long the last connections get to close in good order after the drain's window.
@@ -66,7 +64,10 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Binds both listeners and starts everything behind them. Must be called within an actix system.
+    /// Binds both listeners and starts everything behind them.
+    ///
+    /// # Panics
+    /// Outside an actix system.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left behind then.
@@ -98,7 +99,7 @@ impl Gateway {
     }
 
     /// Serves until the process is told to stop (SIGTERM or SIGINT) and the drain is over. A second signal
-    /// ends the drain at once.
+    /// ends the drain at once. Dropping the future stops the listeners without a drain.
     ///
     /// # Errors
     /// When a listener fails.
@@ -107,9 +108,9 @@ impl Gateway {
         let handles = [public.handle(), admin.handle()];
         let stop = actix_rt::spawn(stop_on_signal(Arc::clone(&node), drain, handles));
         actix_rt::spawn(sweep(node));
-        let (public, admin) = futures_util::future::join(public, admin).await;
+        let outcome = futures_util::future::try_join(public, admin).await;
         stop.abort();
-        public.and(admin)
+        outcome.map(drop)
     }
 }
 
@@ -149,7 +150,8 @@ fn public_server(
         let app = App::new().configure(move |config| public::routes(config, &node, demo.as_ref()));
         HttpService::build()
             .client_request_timeout(REQUEST_TIMEOUT)
-            .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
+            // The time a head may take is counted for the first request only, so there is no second one.
+            .keep_alive(KeepAlive::Disabled)
             .upgrade(upgrade)
             .h1(map_config(app, |()| AppConfig::default()))
             .tcp()
@@ -178,22 +180,20 @@ async fn stop_on_signal(node: Arc<Node>, drain: DrainGiven, listeners: [ServerHa
     let mut told = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
     told().await;
     tracing::info!(connections = node.admission.connections(), "stopping: draining connections");
-    tokio::select! {
-        () = drain_connections(&node, &drain) => {}
-        () = told() => tracing::warn!("told to stop again: not waiting for the drain"),
-    }
-    tracing::info!(connections = node.admission.connections(), "stopped");
+    let is_patient = tokio::select! {
+        () = drain_connections(&node, &drain) => true,
+        () = told() => false,
+    };
+    tracing::info!(connections = node.admission.connections(), is_patient, "stopping the listeners");
     for listener in listeners {
-        listener.stop(false).await;
+        listener.stop(is_patient).await;
     }
     Ok(())
 }
 
 async fn drain_connections(node: &Node, drain: &DrainGiven) {
     node.enter(Phase::Leading);
-    if node.admission.connections() > 0 {
-        tokio::time::sleep(drain.lead_time).await;
-    }
+    tokio::time::sleep(drain.lead_time).await;
     node.enter(Phase::Draining(drain.window));
     let deadline = Instant::now() + drain.window + DRAIN_GRACE;
     while node.admission.connections() > 0 && Instant::now() < deadline {

@@ -62,7 +62,7 @@ impl TrustedProxies {
         let mut hops = forwarded_for(headers).into_iter().rev();
         while self.trusts(addr)
             && let Some(hop) = hops.next()
-            && let Some(hop) = parse_hop(hop)
+            && let Some(hop) = parse_hop(&hop)
         {
             addr = hop;
         }
@@ -76,9 +76,10 @@ impl TrustedProxies {
 }
 
 /// The hops of all `X-Forwarded-For` headers, in the order they were added.
-fn forwarded_for(headers: &HeaderMap) -> Vec<&str> {
-    let values = headers.get_all("x-forwarded-for").filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).collect()
+fn forwarded_for(headers: &HeaderMap) -> Vec<String> {
+    // A value that is not text counts as a hop that is no address, so that the walk ends there.
+    let values = headers.get_all("x-forwarded-for").map(|value| String::from_utf8_lossy(value.as_bytes()));
+    values.flat_map(|value| value.split(',').map(|hop| hop.trim().to_owned()).collect::<Vec<_>>()).collect()
 }
 
 /// An address as proxies write it: bare, with a port, or in brackets.
@@ -98,7 +99,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         for value in forwarded_for {
             let name = HeaderName::from_static("x-forwarded-for");
-            headers.append(name, HeaderValue::from_str(value).unwrap());
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         headers.append(HeaderName::from_static("forwarded"), HeaderValue::from_static("for=6.6.6.6"));
         proxies.client_of(PeerAddr(peer.parse().unwrap()), &headers).to_string()
@@ -120,6 +121,7 @@ mod tests {
             (&["10.9.9.9, 10.1.1.1"], "10.9.9.9"),
             (&["1.2.3.4:5678"], "1.2.3.4"),
             (&["6.6.6.6, spoof, 10.1.1.1"], "10.1.1.1"),
+            (&["6.6.6.6", "\u{ff}, 10.1.1.1"], "10.1.1.1"),
             (&[""], "10.0.0.2"),
             (&[], "10.0.0.2"),
             (&["[2001:db8:1:2:3::4]:443"], "2001:db8:1:2::/64"),

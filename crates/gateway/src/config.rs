@@ -16,6 +16,7 @@ use causeway_broker::RedisConfig;
 use causeway_hub::HubLimits;
 use causeway_protocol::frame::FrameLimits;
 use figment::Figment;
+use figment::error::Kind;
 use figment::providers::{Env, Format, Serialized, Toml};
 use ipnet::IpNet;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
@@ -27,6 +28,8 @@ use crate::token::{TokenRules, VerifyingKey};
 
 /// Prefix of environment variables that configure; `__` goes one table down.
 pub const ENV_PREFIX: &str = "CAUSEWAY_";
+/// What one message in an inbox costs besides its payload, generously.
+const INBOX_ITEM_BYTES: usize = 1024;
 /// The shortest secret of an HMAC key, in bytes (RFC 7518 §3.2).
 const SECRET_BYTES_MIN: usize = 32;
 
@@ -126,7 +129,7 @@ pub struct LimitsGiven {
     pub message_fragments: u32,
     /// Bytes that may wait for one connection.
     pub outbox_bytes: ByteSize,
-    /// Bytes that may wait for all connections and workers of the node together.
+    /// Bytes that may wait on the node; a quarter of it bounds what waits in front of the workers.
     pub outbox_bytes_total: ByteSize,
     /// Commands of one connection, a second.
     pub commands_per_second: NonZeroU32,
@@ -326,14 +329,21 @@ impl Given {
 /// The key, what it was (unless it is a secret), and what is wrong with it.
 fn describe(figment: &Figment, error: &figment::Error) -> String {
     let key = error.path.join(".");
-    let is_secret = ["secret", "url"].iter().any(|secret| key.ends_with(secret));
+    let is_secret = error.path.first().is_some_and(|table| ["auth", "redis"].contains(&table.as_str()));
+    let fault = match &error.kind {
+        // These repeat what was found.
+        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) if is_secret => {
+            format!("expected {expected}")
+        }
+        kind => kind.to_string(),
+    };
     // An entry of a list has a path of its own but cannot be looked up by it: the list is shown.
     let mut paths = (1..=error.path.len()).rev().map(|len| error.path[..len].join("."));
     let found = paths.find_map(|path| figment.find_value(&path).ok()).filter(|_| !is_secret);
     let found = found.and_then(|value| toml::Value::try_from(&value).ok()).map(|value| format!(" = {value}"));
     let place = error.metadata.as_ref().map(|metadata| format!(" ({})", metadata.name)).unwrap_or_default();
     let separator = if key.is_empty() { "" } else { ": " };
-    format!("{key}{}{separator}{}{place}", found.unwrap_or_default(), error.kind)
+    format!("{key}{}{separator}{fault}{place}", found.unwrap_or_default())
 }
 
 /// The environment variables that are ours: an orchestrator adds others with the same prefix, such as
@@ -419,6 +429,13 @@ impl TryFrom<&Given> for Config {
             size("limits.outbox_bytes", limits.outbox_bytes, "1KiB to 1GiB", 1 << 10..=1 << 30)?;
         let total =
             size("limits.outbox_bytes_total", limits.outbox_bytes_total, "at least 1MiB", 1 << 20..=1 << 50)?;
+        // What waits in front of the workers is a quarter of all that may wait.
+        let inbox_bytes = total / 4 / given.workers.max(1);
+        if inbox_bytes < message_bytes + INBOX_ITEM_BYTES {
+            let expected =
+                "room for a message of limits.message_bytes in a quarter of it, for each of the workers";
+            return Err(bad("limits.outbox_bytes_total", limits.outbox_bytes_total, expected));
+        }
         if outbox_bytes < message_bytes {
             return Err(bad("limits.outbox_bytes", limits.outbox_bytes, "at least limits.message_bytes"));
         }
@@ -434,7 +451,7 @@ impl TryFrom<&Given> for Config {
             workers: given.workers,
             node: given.node.as_str().into(),
             trusted_proxies: given.trusted_proxies.clone(),
-            allowed_origins: origins(&given.allowed_origins)?,
+            allowed_origins: origins(given)?,
             redis: redis(&given.redis, message_bytes)?,
             auth: given.auth.meant()?,
             admission: AdmissionLimits {
@@ -454,8 +471,7 @@ impl TryFrom<&Given> for Config {
                 ..HubLimits::default()
             },
             frames: FrameLimits { message_bytes_max: message_bytes, fragments_max: limits.message_fragments },
-            // What waits in front of the workers is a quarter of all that may wait.
-            inbox_bytes: total / 4 / given.workers,
+            inbox_bytes,
             drain: DrainGiven {
                 lead_time: at_most_a_day("drain.lead_time", given.drain.lead_time)?,
                 window: at_most_a_day("drain.window", given.drain.window)?,
@@ -571,9 +587,14 @@ fn redis(given: &RedisGiven, message_bytes: usize) -> Result<Option<RedisConfig>
     Ok(Some(config))
 }
 
-fn origins(given: &[String]) -> Result<AllowedOrigins, ConfigError> {
+fn origins(given: &Given) -> Result<AllowedOrigins, ConfigError> {
+    let (given, cookie) = (&given.allowed_origins, &given.auth.cookie);
     if given.iter().any(|origin| origin == "*") {
-        return Ok(AllowedOrigins::Any);
+        return match cookie {
+            // Any page could use its visitors' cookies.
+            Some(cookie) => Err(bad("auth.cookie", cookie, "allowed_origins that name the pages, not *")),
+            None => Ok(AllowedOrigins::Any),
+        };
     }
     let is_origin = |origin: &str| match origin.split_once("://") {
         Some((scheme, host)) => !scheme.is_empty() && !host.is_empty() && !host.contains('/'),
@@ -671,6 +692,11 @@ mod tests {
             ("[limits]\nmessage_bytes = '64 parsecs'", &["limits.message_bytes", "64 parsecs"]),
             ("[limits]\nmessage_bytes = '1GiB'", &["limits.message_bytes", "1.0 GiB", "16MiB"]),
             ("[limits]\nmessage_bytes = '2MiB'", &["limits.outbox_bytes", "limits.message_bytes"]),
+            (
+                "workers = 64\n[limits]\noutbox_bytes_total = '1MiB'",
+                &["limits.outbox_bytes_total", "1.0 MiB"],
+            ),
+            ("allowed_origins = ['*']\n[auth]\ncookie = 'session'", &["auth.cookie", "session"]),
             ("[heartbeat]\nping_interval = 25", &["heartbeat.ping_interval", "25"]),
             ("[heartbeat]\nping_interval = '0s'", &["heartbeat.ping_interval", "0ns", "1s"]),
         ] {
@@ -710,6 +736,16 @@ mod tests {
         for shown in [format!("{given:?}"), toml::to_string(&given).unwrap()] {
             assert!(!shown.contains("hunter2") && !shown.contains("thirty-two"), "{shown}");
         }
+        for table in
+            ["algorithm = 'HS265'\nsecret = 'hunter2'", "secrett = 'hunter2'", "secret = ['hunter2']"]
+        {
+            let toml = format!("[[auth.keys]]\nkid = 'a'\n{table}");
+            let error = Given::extract(&Figment::from(Toml::string(&toml))).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        let error =
+            Given::extract(&Figment::from(Toml::string("redis = 'redis://:hunter2@host'"))).unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
         let bad: Given = Figment::from(Toml::string(&url.replace("redis://", "http://"))).extract().unwrap();
         let error = redis(&bad.redis, 1).unwrap_err().to_string();
         assert!(!error.contains("hunter2"), "{error}");

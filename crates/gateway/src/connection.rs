@@ -67,7 +67,7 @@ impl Connection {
             }
             Message::Binary(_) => self.close(CloseCode::UnsupportedData),
             Message::Ping(payload) => worker.hub.borrow_mut().pinged(self.key, payload, now),
-            Message::Pong(_) => {}
+            Message::Pong(_) => worker.hub.borrow_mut().ponged(self.key, now),
             Message::Close(code) => worker.hub.borrow_mut().closed_by_client(self.key, *code, now),
         }
     }

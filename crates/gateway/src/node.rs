@@ -42,7 +42,7 @@ pub struct Node {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) metrics: Metrics,
     trusted_proxies: TrustedProxies,
-    allowed_origins: AllowedOrigins,
+    pub(crate) allowed_origins: AllowedOrigins,
     cookie: Option<String>,
     query_token: bool,
     phase: watch::Sender<Phase>,
@@ -96,7 +96,9 @@ impl Node {
             Some((token, source)) => (Some(token), source == TokenSource::Cookie),
             None => (None, false),
         };
-        self.allowed_origins.check(headers, must_have_origin)?;
+        // A page's plain request to its own origin carries no `Origin`; this header no page can forge.
+        let is_own_page = headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin");
+        self.allowed_origins.check(headers, must_have_origin && !is_own_page)?;
         let handshake = handshake(head)?;
         let verified = self.verifier.verify(token.as_deref().ok_or(TokenError::Missing)?)?;
         Ok((Guest { admitted, verified }, handshake))

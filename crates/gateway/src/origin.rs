@@ -1,7 +1,7 @@
 //! Which pages may connect. A browser names the page's origin in every upgrade, and page scripts cannot forge
 //! it; this is what keeps a foreign page from using a visitor's credentials (RFC 6455 §10.2).
 
-use actix_http::header::{self, HeaderMap};
+use actix_http::header::{self, HeaderMap, HeaderValue};
 
 use crate::rejection::Rejection;
 
@@ -21,23 +21,25 @@ impl AllowedOrigins {
     /// # Errors
     /// [`Rejection::OriginNotAllowed`].
     pub(crate) fn check(&self, headers: &HeaderMap, is_required: bool) -> Result<(), Rejection> {
+        let is_allowed = self.allowed_origin(headers).is_some();
+        let is_absent = !headers.contains_key(header::ORIGIN);
+        (is_allowed || (is_absent && !is_required)).then_some(()).ok_or(Rejection::OriginNotAllowed)
+    }
+
+    /// The request's one `Origin`, if it has one and it is let in.
+    pub(crate) fn allowed_origin<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
         let mut origins = headers.get_all(header::ORIGIN);
-        let is_allowed = match (origins.next(), origins.next()) {
-            (None, _) => !is_required,
-            (Some(origin), None) => match self {
-                Self::Any => true,
-                Self::Only(allowed) => allowed.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()),
-            },
-            (Some(_), Some(_)) => false,
+        let (origin, None) = (origins.next()?, origins.next()) else { return None };
+        let is_allowed = match self {
+            Self::Any => true,
+            Self::Only(allowed) => allowed.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()),
         };
-        is_allowed.then_some(()).ok_or(Rejection::OriginNotAllowed)
+        is_allowed.then_some(origin)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use actix_http::header::HeaderValue;
-
     use super::*;
 
     #[test]

@@ -1,13 +1,16 @@
 //! The public listener's HTTP routes. Upgrades never get here: see `upgrade`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::http::Method;
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use causeway_broker::PublishError;
 use causeway_hub::PublishOutcome;
 use causeway_protocol::Topic;
 use percent_encoding::percent_decode_str;
+use tokio::time::timeout;
 
 use crate::client_addr::PeerAddr;
 use crate::dev::DemoPage;
@@ -16,6 +19,8 @@ use crate::node::{self, Node};
 use crate::rejection::Rejection;
 use crate::token::TokenError;
 
+/// How long the body of a publish may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where clients connect.
 pub const CONNECT_PATH: &str = "/v1/connect";
 /// What stands before the topic in the path of a publish.
@@ -28,6 +33,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig, node: &Arc<Node>, demo: Op
         .service(
             web::resource(CONNECT_PATH)
                 .route(web::get().to(verdict))
+                .route(web::method(Method::OPTIONS).to(preflight))
                 .default_service(web::to(method_not_allowed)),
         )
         .service(
@@ -42,8 +48,34 @@ pub(crate) fn routes(config: &mut web::ServiceConfig, node: &Arc<Node>, demo: Op
 }
 
 /// What an upgrade would be answered, for browsers, which are not told why theirs was refused.
-async fn verdict(request: HttpRequest, node: web::Data<Node>) -> Result<HttpResponse, Rejection> {
-    let peer = peer(&request)?;
+async fn verdict(request: HttpRequest, node: web::Data<Node>) -> HttpResponse {
+    let mut answer = judge(&request, &node).unwrap_or_else(|rejection| rejection.error_response());
+    let_pages_read(&mut answer, &request, &node);
+    answer
+}
+
+/// A page of another origin that sends its token in a header asks first whether it may (Fetch §4.8).
+async fn preflight(request: HttpRequest, node: web::Data<Node>) -> HttpResponse {
+    let mut answer = HttpResponse::NoContent()
+        .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, "GET"))
+        .insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization"))
+        .finish();
+    let_pages_read(&mut answer, &request, &node);
+    answer
+}
+
+/// Lets a page of an allowed origin read the answer, the pause it names included (Fetch §3.3).
+fn let_pages_read(answer: &mut HttpResponse, request: &HttpRequest, node: &Node) {
+    let headers = answer.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("origin"));
+    if let Some(origin) = node.allowed_origins.allowed_origin(request.headers()) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after"));
+    }
+}
+
+fn judge(request: &HttpRequest, node: &Node) -> Result<HttpResponse, Rejection> {
+    let peer = peer(request)?;
     let without_handshake = |_: &actix_http::RequestHead| match handshake::is_upgrade(request.headers()) {
         // Not an upgrade to the HTTP machinery, for instance for lack of `Connection: Upgrade`.
         true => Err(Rejection::BadHandshake(
@@ -70,10 +102,10 @@ async fn publish(
     let policy = node.verifier.verify(token)?.policy;
     let permit = policy.permit_publish(topic_of(request.path())?).ok_or(Rejection::Forbidden)?;
     let bytes_max = node.hub_limits.publish_bytes;
-    let payload = match body.to_bytes_limited(bytes_max).await {
-        Ok(Ok(payload)) => payload,
-        Ok(Err(_)) => return Err(Rejection::UnreadablePayload),
-        Err(_) => return Err(Rejection::TooLarge(bytes_max)),
+    let payload = match timeout(BODY_TIMEOUT, body.to_bytes_limited(bytes_max)).await {
+        Ok(Ok(Ok(payload))) => payload,
+        Ok(Err(_)) => return Err(Rejection::TooLarge(bytes_max)),
+        Ok(Ok(Err(_))) | Err(_) => return Err(Rejection::UnreadablePayload),
     };
     let (outcome, answer) = match node.broker.publish(permit.into_topic(), payload).await {
         Ok(()) => (PublishOutcome::Published, Ok(HttpResponse::Accepted().json(serde_json::json!({})))),
@@ -81,7 +113,7 @@ async fn publish(
             (PublishOutcome::Unavailable, Err(Rejection::BrokerUnavailable))
         }
         Err(PublishError::Refused(cause)) => {
-            tracing::warn!(%cause, "the broker refused a publish");
+            tracing::debug!(%cause, "the broker refused a publish");
             (PublishOutcome::Refused, Err(Rejection::BrokerRefused))
         }
     };
@@ -99,12 +131,18 @@ fn peer(request: &HttpRequest) -> Result<PeerAddr, Rejection> {
     request.peer_addr().map(PeerAddr::from).ok_or(Rejection::BadHandshake("the peer has no address"))
 }
 
-async fn demo_page(page: web::Data<DemoPage>) -> HttpResponse {
-    HttpResponse::Ok()
+async fn demo_page(request: HttpRequest, page: web::Data<DemoPage>) -> Result<HttpResponse, Rejection> {
+    // The page holds a token for everything. A foreign name that was made to resolve to loopback gets none.
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if !DemoPage::is_for(host) {
+        return Err(Rejection::NotFound);
+    }
+    let page = HttpResponse::Ok()
         .content_type("text/html; charset=utf-8")
         .insert_header((header::CONTENT_SECURITY_POLICY, DemoPage::POLICY))
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(page.html.clone())
+        .body(page.html.clone());
+    Ok(page)
 }
 
 async fn not_found() -> Result<HttpResponse, Rejection> {

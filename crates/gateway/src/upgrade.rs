@@ -25,6 +25,10 @@ const TARGET_BYTES_MAX: usize = 8 * 1024;
 /// Answers one upgrade request, either way.
 pub(crate) fn answer(worker: &Rc<Worker>, request: &Request, framed: Framed<TcpStream, h1::Codec>) {
     let mut parts = framed.into_parts();
+    // The answer to a request that was sent ahead of this one.
+    if !parts.write_buf.is_empty() && Socket::write_first(&parts.io, &parts.write_buf).is_err() {
+        return;
+    }
     match admit(worker, request) {
         Ok((guest, handshake)) => {
             if let Err(error) = take_over(worker, guest, &handshake, parts.io, &mut parts.read_buf) {

@@ -64,7 +64,14 @@ impl Worker {
             reported: Cell::default(),
             is_draining: Cell::new(false),
         });
-        actix_rt::spawn(Rc::clone(&worker).run());
+        let running = actix_rt::spawn(Rc::clone(&worker).run());
+        actix_rt::spawn(async move {
+            if running.await.is_err_and(|ended| ended.is_panic()) {
+                // Its sockets would stay open and hear nothing: better none than silent ones.
+                tracing::error!("a worker panicked: the node cannot go on");
+                std::process::abort();
+            }
+        });
         worker
     }
 
@@ -119,7 +126,7 @@ impl Worker {
             Ok(()) => PublishOutcome::Published,
             Err(PublishError::Unavailable | PublishError::Busy) => PublishOutcome::Unavailable,
             Err(PublishError::Refused(cause)) => {
-                tracing::warn!(%cause, "the broker refused a publish");
+                tracing::debug!(%cause, "the broker refused a publish");
                 PublishOutcome::Refused
             }
         };
@@ -153,6 +160,10 @@ impl Worker {
     pub(crate) fn flush(&self, key: SessionKey) {
         let Some(socket) = self.sockets.borrow().get(key.index()).and_then(Clone::clone) else { return };
         let mut hub = self.hub.borrow_mut();
+        if hub.outbox(key).is_none() {
+            // The session has ended, and the socket at its index is another's.
+            return;
+        }
         while !socket.is_blocked()
             && let Some(outbox) = hub.outbox(key).filter(|outbox| !outbox.is_empty())
         {

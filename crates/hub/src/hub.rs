@@ -218,6 +218,13 @@ impl Hub {
         }
     }
 
+    /// The client sent a pong frame. One for each of our pings is far below its rate; a flood is not.
+    pub fn ponged(&mut self, key: SessionKey, now: Moment) {
+        if self.session(key).is_some_and(Session::is_open) {
+            self.admit_command(key, now);
+        }
+    }
+
     /// The client sent a text message. What the hub cannot do alone is given back.
     pub fn command(&mut self, key: SessionKey, text: &str, now: Moment) -> Option<Request> {
         if !self.session(key)?.is_open() {

@@ -26,7 +26,9 @@ pub(crate) fn run(file: Option<&Path>, overrides: &Overrides) -> Result<(), CliE
 }
 
 pub(crate) fn log_to_stderr(log: &LogGiven) -> Result<(), CliError> {
-    let filter = EnvFilter::try_new(&log.level).map_err(|error| format!("log.level: {error}"))?;
+    // A malformed request is its sender's fault and would be an error line each; what matters is counted.
+    let directives = format!("actix_http=off,actix_server=warn,{}", log.level);
+    let filter = EnvFilter::try_new(directives).map_err(|error| format!("log.level: {error}"))?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match log.format {
         LogFormat::Text => subscriber.with_ansi(false).init(),
