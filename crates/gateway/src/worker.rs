@@ -28,6 +28,8 @@ use crate::socket::{Socket, Written};
 const TICK: Duration = Duration::from_millis(250);
 /// How many outboxes are offered something before others have their turn: about a quarter millisecond.
 const OFFERS_PER_TURN: usize = 8 * 1024;
+/// How much payload is encoded in the time of one offer.
+const BYTES_PER_OFFER: usize = 64;
 /// How many sockets are written to before others have their turn: about a millisecond.
 const WRITES_PER_TURN: usize = 192;
 /// What one read can take. One buffer serves all connections of the thread.
@@ -183,6 +185,7 @@ impl Worker {
     async fn run(self: Rc<Self>) {
         let mut deliveries = Vec::new().into_iter();
         let mut next_tick = Instant::now();
+        let mut ahead_bytes = 0;
         loop {
             // Time passes under load too: a worker that is busy still pings, and notices who is silent.
             let now = Instant::now();
@@ -193,8 +196,11 @@ impl Worker {
             if deliveries.len() == 0 {
                 deliveries = self.take_inbox();
             }
-            let is_all_delivered = self.deliver(&mut deliveries);
+            let is_all_delivered = self.deliver(&mut deliveries, &mut ahead_bytes);
             let is_all_written = self.flush_listed();
+            if is_all_written {
+                ahead_bytes = 0;
+            }
             if is_all_delivered && is_all_written {
                 // Ends early when something has come in already.
                 let _ = timeout_at(next_tick.into(), self.inbox.ready()).await;
@@ -211,18 +217,26 @@ impl Worker {
     }
 
     /// Hands some deliveries to the hub; says whether those were all.
-    fn deliver(&self, deliveries: &mut impl Iterator<Item = Delivery>) -> bool {
+    ///
+    /// `ahead_bytes` is what has been handed over since every outbox was last written. It stays below a quarter
+    /// of what one outbox may hold, so that no client is cut for bytes that nobody has tried to write to it.
+    fn deliver(&self, deliveries: &mut impl Iterator<Item = Delivery>, ahead_bytes: &mut usize) -> bool {
+        let ahead_bytes_max = self.node.hub_limits.outbox_bytes / 4;
         let mut hub = self.hub.borrow_mut();
         let now = self.now();
         let mut offers = 0;
-        while offers < OFFERS_PER_TURN {
+        while offers < OFFERS_PER_TURN && *ahead_bytes <= ahead_bytes_max {
             let Some(delivery) = deliveries.next() else { return true };
             offers += 1;
             match delivery {
-                Delivery::Publication(publication) => offers += hub.publish(&publication, now),
-                Delivery::Live(topic, ticket) => hub.topic_live(&topic, ticket.0, now),
+                Delivery::Publication(publication) => {
+                    let bytes = publication.payload().len();
+                    *ahead_bytes += bytes;
+                    offers += hub.publish(&publication, now) + bytes / BYTES_PER_OFFER;
+                }
+                Delivery::Live(topic, ticket) => offers += hub.topic_live(&topic, ticket.0, now),
                 Delivery::LinkLost { silent_for } => hub.link_lost(silent_for, now),
-                Delivery::Dropped { topic, since } => hub.topic_dropped(&topic, since, now),
+                Delivery::Dropped { topic, since } => offers += hub.topic_dropped(&topic, since, now),
             }
         }
         false

@@ -394,20 +394,22 @@ impl Hub {
     }
 
     /// The broker confirmed a topic. Sessions that may have missed something are told so, and subscribe
-    /// commands that waited for it are answered.
-    pub fn topic_live(&mut self, name: &Topic, ticket: u64, now: Moment) {
-        let Some(topic) = self.topics.find(name.as_str()) else { return };
+    /// commands that waited for it are answered. Says to how many outboxes something was offered.
+    pub fn topic_live(&mut self, name: &Topic, ticket: u64, now: Moment) -> usize {
+        let Some(topic) = self.topics.find(name.as_str()) else { return 0 };
         let entry = self.topics.get_mut(topic);
         if entry.ticket != ticket {
-            return;
+            return 0;
         }
         let waiters = mem::take(&mut entry.waiters);
+        let mut offers = waiters.len();
         if let TopicState::Lost { since } = mem::replace(&mut entry.state, TopicState::Live) {
-            self.announce_gap(topic, GapReason::BrokerLost, now.since(since), now);
+            offers += self.announce_gap(topic, GapReason::BrokerLost, now.since(since), now);
         }
         for waiter in waiters {
             self.one_topic_less(waiter, now);
         }
+        offers
     }
 
     /// The link to the broker was lost, and nothing had been heard on it for `silent_for`. No topic is live
@@ -428,11 +430,11 @@ impl Hub {
         }
     }
 
-    /// Messages of this topic were dropped on the way here, the first of them `since` ago.
-    pub fn topic_dropped(&mut self, name: &Topic, since: Duration, now: Moment) {
-        if let Some(topic) = self.topics.find(name.as_str()) {
-            self.announce_gap(topic, GapReason::Overload, since, now);
-        }
+    /// Messages of this topic were dropped on the way here, the first of them `since` ago. Says to how many
+    /// outboxes the gap was offered.
+    pub fn topic_dropped(&mut self, name: &Topic, since: Duration, now: Moment) -> usize {
+        let topic = self.topics.find(name.as_str());
+        topic.map_or(0, |topic| self.announce_gap(topic, GapReason::Overload, since, now))
     }
 
     // What time brings.
@@ -802,11 +804,14 @@ impl Hub {
         count
     }
 
-    fn announce_gap(&mut self, topic: TopicKey, reason: GapReason, lasted: Duration, now: Moment) {
+    /// Says how many were told.
+    fn announce_gap(&mut self, topic: TopicKey, reason: GapReason, lasted: Duration, now: Moment) -> usize {
         let entry = self.topics.get(topic);
         let gap = Push::Gap { topic: entry.name.as_str(), reason, lasted_ms: millis(lasted) };
         let frame = SharedFrame::new(gap.frame());
-        self.counters.gaps += self.fan_out(topic, &frame, now) as u64;
+        let told = self.fan_out(topic, &frame, now);
+        self.counters.gaps += told as u64;
+        told
     }
 
     fn announce_drain(&mut self, key: SessionKey, closes_in: Duration, now: Moment) {
