@@ -31,20 +31,24 @@ pub(crate) fn run(overrides: &Overrides) -> Result<(), CliError> {
     let grant = Grant { subject: "dev", subscribe: &everything, publish: &everything, ttl: TOKEN_TTL };
     let token = sign(&given.auth, None, &grant)?;
     log_to_stderr(&given.log)?;
-    let has_redis = given.redis.url.is_some();
+    let redis_url = given.redis.url.clone();
     let config = Config::try_from(&given)?;
     block_on(async {
         let gateway = Gateway::start(config, Some(DemoPage::new(&token))).map_err(with_hint)?;
         gateway.announce()?;
-        explain(gateway.public_addr, &token, has_redis)?;
+        explain(gateway.public_addr, &token, redis_url)?;
         Ok(gateway.run().await?)
     })
 }
 
-fn explain(public: SocketAddr, token: &str, has_redis: bool) -> std::io::Result<()> {
-    let publish = match has_redis {
-        true => r#"redis-cli PUBLISH chat.1 '{"text":"hello"}'"#.to_owned(),
-        false => format!(
+fn explain(public: SocketAddr, token: &str, redis_url: Option<Secret>) -> std::io::Result<()> {
+    let publish = match redis_url {
+        Some(Secret(url)) => {
+            // A terminal is no place for a password.
+            let url = if url.contains('@') { "\"$REDIS_URL\"" } else { &url };
+            format!(r#"redis-cli -u {url} PUBLISH chat.1 '{{"text":"hello"}}'"#)
+        }
+        None => format!(
             r#"curl -X POST http://{public}/v1/topics/chat.1 -H "Authorization: Bearer $TOKEN" -d '{{"text":"hello"}}'"#
         ),
     };

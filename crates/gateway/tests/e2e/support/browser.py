@@ -1,0 +1,113 @@
+"""A headless Chromium, as a person's browser would meet the demo page."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+
+from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
+from selenium.webdriver.common.by import By
+
+from .process import Process
+
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",  # it cannot be had as root, and the only page is ours
+    "--disable-gpu",
+    "--hide-scrollbars",
+    "--disable-dev-shm-usage",  # containers have little of it
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--no-proxy-server",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.*",  # nothing beyond loopback can be reached
+]
+
+
+class Browser:
+    """One window with a profile of its own, `size` in CSS pixels; `scheme` is light or dark."""
+
+    name = "the page"
+
+    def __init__(self, size=(1200, 900), scheme="light"):
+        self.size = size
+        self.scheme = scheme
+
+    def open(self, url):
+        self.driver.get(url)
+
+    def each(self, selector, expression):
+        """A JavaScript expression of each match, `one`. All in one look: elements may be replaced while one asks."""
+        look = f"return [...document.querySelectorAll(arguments[0])].map(one => {expression})"
+        return self.driver.execute_script(look, selector)
+
+    def texts(self, selector):
+        return self.each(selector, "one.innerText.trim()")
+
+    def text(self, selector):
+        (text,) = self.texts(selector)
+        return text
+
+    def click(self, selector):
+        self.driver.find_element(By.CSS_SELECTOR, selector).click()
+
+    def fill(self, selector, text):
+        field = self.driver.find_element(By.CSS_SELECTOR, selector)
+        field.clear()
+        field.send_keys(text)
+
+    def console(self):
+        """What the console has got since it was last asked for."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def screenshot(self, path):
+        assert self.driver.save_screenshot(str(path)), f"cannot write {path}"
+
+    def log(self):
+        """For the report of a failed story, as of a process."""
+        try:
+            return "\n".join([self.text("body"), *self.console()])
+        except WebDriverException as error:
+            return f"the browser does not answer: {error}"
+
+    def __enter__(self):
+        with contextlib.ExitStack() as stack:
+            # What the browser's last helpers still write may stand in the way of cleaning up.
+            profile = tempfile.TemporaryDirectory(prefix="causeway-browser-", ignore_cleanup_errors=True)
+            self.driver = self._started(stack.enter_context(profile))
+            stack.callback(self.driver.quit)
+            self._emulate()
+            Process.running.append(self)
+            stack.callback(Process.running.remove, self)
+            self._opened = stack.pop_all()
+        return self
+
+    def __exit__(self, *_):
+        self._opened.close()
+
+    def _emulate(self):
+        width, height = self.size
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        scheme = {"name": "prefers-color-scheme", "value": self.scheme}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+    @staticmethod
+    def _started(home):
+        options = webdriver.ChromeOptions()
+        options.binary_location = installed("chromium")
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        for flag in [*FLAGS, f"--user-data-dir={home}/profile"]:
+            options.add_argument(flag)
+        # With the driver's path given, Selenium looks for none, neither here nor on the network.
+        environment = {**os.environ, "HOME": home, "TMPDIR": home}
+        service = webdriver.ChromeService(installed("chromedriver"), env=environment)
+        return webdriver.Chrome(options, service)
+
+
+def installed(command):
+    path = shutil.which(command)
+    assert path, f"{command} is not installed"
+    return path
