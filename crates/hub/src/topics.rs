@@ -3,8 +3,9 @@
 //! Adding a subscriber and removing one are mirror images: each subscriber knows its place in the topic's
 //! list, so that leaving a topic of ten thousand costs no more than leaving a topic of two.
 
+use std::collections::HashMap;
+
 use causeway_protocol::Topic;
-use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::pending::PendingKey;
@@ -57,7 +58,8 @@ impl TopicEntry {
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
     entries: Slab<TopicEntry>,
-    by_name: FxHashMap<Topic, TopicKey>,
+    /// Clients choose the names, so the hash is keyed: nobody can make them collide.
+    by_name: HashMap<Topic, TopicKey>,
     tickets: u64,
 }
 

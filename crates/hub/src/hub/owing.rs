@@ -1,0 +1,126 @@
+//! What is owed: frames on their way into outboxes, and the last frame of a session.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::time::Duration;
+
+use bytes::Bytes;
+use causeway_protocol::{CloseCode, CommandId, ErrorCode, GapReason, Push, Reply};
+
+use super::{Hub, millis};
+use crate::outbox::SharedFrame;
+use crate::session::{Phase, Session};
+use crate::topics::TopicKey;
+use crate::{Moment, SessionKey};
+
+impl Hub {
+    pub(super) fn refuse(
+        &mut self,
+        key: SessionKey,
+        id: Option<&CommandId>,
+        code: ErrorCode,
+        message: &str,
+        now: Moment,
+    ) {
+        self.owe(key, &Reply::error(id, code, message).frame(), now);
+    }
+
+    /// Puts one frame into one outbox.
+    pub(super) fn owe(&mut self, key: SessionKey, frame: &Bytes, now: Moment) {
+        let Some(session) = self.sessions.get_mut(key.index()).filter(|session| session.key == key) else {
+            return;
+        };
+        let frame = SharedFrame::new(frame.clone());
+        if !offer(session, &mut self.listed, &frame, self.limits.outbox_bytes) {
+            self.cut(key, CloseCode::SlowConsumer, now);
+        }
+    }
+
+    /// Puts one frame into the outbox of every subscriber of a topic. Says how many there are.
+    pub(super) fn fan_out(&mut self, topic: TopicKey, frame: &SharedFrame, now: Moment) -> usize {
+        let subscribers = &self.topics.get(topic).subscribers;
+        let count = subscribers.len();
+        let mut slow = Vec::new();
+        for &key in subscribers {
+            if !offer(&mut self.sessions[key.index()], &mut self.listed, frame, self.limits.outbox_bytes) {
+                slow.push(key);
+            }
+        }
+        for key in slow {
+            self.cut(key, CloseCode::SlowConsumer, now);
+        }
+        count
+    }
+
+    /// Says how many were told.
+    pub(super) fn announce_gap(
+        &mut self,
+        topic: TopicKey,
+        reason: GapReason,
+        lasted: Duration,
+        now: Moment,
+    ) -> usize {
+        let entry = self.topics.get(topic);
+        let gap = Push::Gap { topic: entry.name.as_str(), reason, lasted_ms: millis(lasted) };
+        let frame = SharedFrame::new(gap.frame());
+        let told = self.fan_out(topic, &frame, now);
+        self.counters.gaps += told as u64;
+        told
+    }
+
+    pub(super) fn announce_drain(&mut self, key: SessionKey, closes_in: Duration, now: Moment) {
+        let pause = closes_in + self.jitter.up_to(Duration::from_secs(1));
+        self.owe(key, &Push::Drain { reconnect_in_ms: millis(pause) }.frame(), now);
+        if let Some(session) = self.session_mut(key) {
+            session.drained_at = now + closes_in;
+            self.hasten_deadline(key);
+        }
+    }
+
+    pub(super) fn begin_closing(
+        &mut self,
+        key: SessionKey,
+        code: u16,
+        frame: &Bytes,
+        by_client: bool,
+        now: Moment,
+    ) {
+        self.leave_all(key);
+        let until = now + self.limits.close_timeout;
+        let Some(session) = self.session_mut(key) else { return };
+        session.outbox.append(SharedFrame::new(frame.clone()));
+        session.phase = Phase::Closing { code, until, by_client };
+        self.hasten_deadline(key);
+        self.list(key);
+    }
+
+    pub(super) fn list(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key.index()).filter(|session| session.key == key) {
+            list(session, &mut self.listed);
+        }
+    }
+}
+
+/// Puts a frame into a session's outbox and lists the session; says whether there was room. A session that is
+/// closing is owed nothing more.
+fn offer(
+    session: &mut Session,
+    listed: &mut VecDeque<SessionKey>,
+    frame: &SharedFrame,
+    bytes_max: usize,
+) -> bool {
+    if !session.is_open() {
+        return true;
+    }
+    let has_room = session.outbox.push(frame.clone(), bytes_max).is_ok();
+    if has_room {
+        list(session, listed);
+    }
+    has_room
+}
+
+fn list(session: &mut Session, listed: &mut VecDeque<SessionKey>) {
+    if !mem::replace(&mut session.is_listed, true) {
+        listed.push_back(session.key);
+    }
+}
