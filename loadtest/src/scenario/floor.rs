@@ -1,7 +1,8 @@
 //! What would it cost with no gateway at all?
 //!
-//! One thread writes the same frame to every socket, again and again; another reads. The writing thread's CPU
-//! time per frame is what the kernel asks for a delivery, and no gateway that calls `write(2)` can be cheaper.
+//! One thread writes the same frame to every socket, again and again; another reads it there as a client would.
+//! The writing thread's CPU time per frame is what the kernel asks for a delivery, and no gateway that calls
+//! `write(2)` can be cheaper.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -10,6 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use causeway_protocol::frame::{FrameLimits, FrameReader, Message, Role};
 use causeway_protocol::{Publication, Topic};
 use clap::Args;
 use mio::{Events, Interest, Poll, Token};
@@ -49,13 +51,14 @@ pub(crate) struct FloorArgs {
 /// Writes for the given time and reports what a frame cost.
 pub(crate) fn floor(args: &FloorArgs) -> Result<Report, Box<dyn Error>> {
     let (mut near, far) = socket_pairs(args.sockets as usize)?;
-    let frame = frame(args.payload_bytes as usize)?;
+    let stamp = Stamp::new(TOPIC, args.payload_bytes as usize);
+    let frame = Publication::new(Topic::parse(TOPIC)?, stamp.payload(0)).frame().to_vec();
     let bytes = frame.repeat(args.frames_per_write as usize);
     let (tell_round, round_read) = channel();
-    let (reader_cpu, round_bytes) = (args.reader_cpu, bytes.len() * near.len());
+    let (reader_cpu, round_frames) = (args.reader_cpu, args.frames_per_write as usize * near.len());
     thread::Builder::new().name("reader".to_owned()).spawn(move || {
         // When the reader ends, so does the channel, and with it the writer.
-        pin(reader_cpu).and_then(|()| read_rounds(far, round_bytes, &tell_round))
+        pin(reader_cpu).and_then(|()| read_rounds(far, round_frames, &stamp, &tell_round))
     })?;
     pin(args.writer_cpu)?;
     let written = write_rounds(&mut near, &bytes, Duration::from_secs(args.seconds), &round_read)?;
@@ -68,12 +71,6 @@ pub(crate) fn floor(args: &FloorArgs) -> Result<Report, Box<dyn Error>> {
     report.figure("cpu_per_write_us", "CPU per write", per_write, "µs");
     report.figure("cpu_per_frame_us", "CPU per frame", per_write / f64::from(args.frames_per_write), "µs");
     Ok(report)
-}
-
-/// The frame that a gateway would deliver.
-fn frame(payload_bytes: usize) -> Result<Vec<u8>, Box<dyn Error>> {
-    let payload = Stamp::new(TOPIC, payload_bytes).payload(0);
-    Ok(Publication::new(Topic::parse(TOPIC)?, payload).frame().to_vec())
 }
 
 /// `count` connected pairs: the ends to write to, and the ends to read from.
@@ -124,18 +121,28 @@ fn thread_cpu() -> Duration {
     clock_gettime(ClockId::ThreadCPUTime).try_into().expect("CPU time is not negative")
 }
 
-/// Reads from every socket, and tells whenever a round of `round_bytes` is complete; until all are closed.
-fn read_rounds(sockets: Vec<TcpStream>, round_bytes: usize, tell: &Sender<()>) -> io::Result<()> {
+/// Reads from every socket, and tells whenever a round of `round_frames` is complete; until nobody listens.
+///
+/// It reads frames as a subscriber of the load tester does, and it never sleeps: the writer would pay for waking it,
+/// more the quicker it reads, and that is no part of a write.
+fn read_rounds(
+    ends: Vec<TcpStream>,
+    round_frames: usize,
+    stamp: &Stamp,
+    tell: &Sender<()>,
+) -> io::Result<()> {
     let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(1024));
-    let mut sockets = nonblocking(sockets, &poll)?;
-    let (mut scratch, mut unread) = (vec![0; SCRATCH_BYTES], round_bytes);
+    let mut ends = ends.into_iter().map(FarEnd::new).collect::<io::Result<Vec<_>>>()?;
+    for (index, end) in ends.iter_mut().enumerate() {
+        poll.registry().register(&mut end.stream, Token(index), Interest::READABLE)?;
+    }
+    let (mut scratch, mut unread) = (vec![0; SCRATCH_BYTES], round_frames);
     loop {
-        poll.poll(&mut events, None)?;
+        poll.poll(&mut events, Some(Duration::ZERO))?;
         for event in &events {
-            let read = drain(&mut sockets[event.token().0], &mut scratch)?;
-            unread -= read;
+            unread -= ends[event.token().0].read(&mut scratch, stamp)?;
             if unread == 0 {
-                unread = round_bytes;
+                unread = round_frames;
                 // A writer that has gone has what it wanted.
                 let Ok(()) = tell.send(()) else { return Ok(()) };
             }
@@ -143,20 +150,31 @@ fn read_rounds(sockets: Vec<TcpStream>, round_bytes: usize, tell: &Sender<()>) -
     }
 }
 
-fn nonblocking(sockets: Vec<TcpStream>, poll: &Poll) -> io::Result<Vec<mio::net::TcpStream>> {
-    let register = |(index, socket): (usize, TcpStream)| {
-        socket.set_nonblocking(true)?;
-        let mut socket = mio::net::TcpStream::from_std(socket);
-        poll.registry().register(&mut socket, Token(index), Interest::READABLE)?;
-        Ok(socket)
-    };
-    sockets.into_iter().enumerate().map(register).collect()
+/// The end of a pair that is read from.
+struct FarEnd {
+    stream: mio::net::TcpStream,
+    reader: FrameReader,
 }
 
-/// How many bytes were waiting. One read takes them all: a round is smaller than the scratch buffer.
-fn drain(socket: &mut mio::net::TcpStream, scratch: &mut [u8]) -> io::Result<usize> {
-    match socket.read(scratch) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-        read => read,
+impl FarEnd {
+    fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream: mio::net::TcpStream::from_std(stream), reader: FrameReader::new(Role::Client) })
+    }
+
+    /// How many deliveries were waiting. One read takes them all: a round is smaller than the scratch buffer.
+    fn read(&mut self, scratch: &mut [u8], stamp: &Stamp) -> io::Result<usize> {
+        let len = match self.stream.read(scratch) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            read => read?,
+        };
+        let (mut bytes, mut deliveries) = (&mut scratch[..len], 0);
+        while let Some(message) =
+            self.reader.next(&mut bytes, &FrameLimits::default()).map_err(io::Error::other)?
+        {
+            deliveries +=
+                usize::from(matches!(message, Message::Text(text) if stamp.delivered(&text).is_some()));
+        }
+        Ok(deliveries)
     }
 }
