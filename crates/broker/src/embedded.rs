@@ -97,9 +97,7 @@ mod tests {
     }
 
     fn taken(inbox: &Inbox) -> Vec<Delivery> {
-        let mut deliveries = Vec::new();
-        inbox.take(&mut deliveries);
-        deliveries
+        inbox.take()
     }
 
     fn publish(broker: &EmbeddedBroker, name: &str, payload: &'static str) {

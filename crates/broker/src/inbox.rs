@@ -21,9 +21,6 @@ use crate::Delivery;
 /// the frame's head, rounded up.
 const DELIVERY_BYTES: usize = 128;
 
-/// Room for this many deliveries is kept between two bursts; more goes back to the allocator.
-const DELIVERIES_KEPT: usize = 4096;
-
 /// A bounded queue from the broker to one worker.
 #[derive(Debug)]
 pub struct Inbox {
@@ -65,25 +62,12 @@ impl Inbox {
         taken_in
     }
 
-    /// Moves everything that waits to the end of `into`, oldest first. Does not block.
-    ///
-    /// Handing in the vector of the last time, emptied, lets two allocations serve for ever.
-    pub fn take(&self, into: &mut Vec<Delivery>) {
-        if into.is_empty() {
-            into.shrink_to(DELIVERIES_KEPT);
-        }
-        let mut waiting = self.lock();
-        waiting.bytes = 0;
-        let overflowed = mem::take(&mut waiting.overflowed);
-        if into.is_empty() {
-            mem::swap(&mut waiting.deliveries, into);
-        } else {
-            into.append(&mut waiting.deliveries);
-        }
-        drop(waiting);
-        into.extend(
-            overflowed.into_iter().map(|(topic, first)| Delivery::Dropped { topic, since: first.elapsed() }),
-        );
+    /// Takes out everything that waits, oldest first. Does not block.
+    pub fn take(&self) -> Vec<Delivery> {
+        let Waiting { mut deliveries, overflowed, .. } = mem::take(&mut *self.lock());
+        let dropped = overflowed.into_iter();
+        deliveries.extend(dropped.map(|(topic, first)| Delivery::Dropped { topic, since: first.elapsed() }));
+        deliveries
     }
 
     /// Waits until there is something to take. Cancel safe. Only one task may wait: the worker's.
@@ -148,9 +132,7 @@ mod tests {
     }
 
     fn taken(inbox: &Inbox) -> Vec<String> {
-        let mut deliveries = Vec::new();
-        inbox.take(&mut deliveries);
-        deliveries.iter().map(in_words).collect()
+        inbox.take().iter().map(in_words).collect()
     }
 
     fn in_words(delivery: &Delivery) -> String {
@@ -209,15 +191,6 @@ mod tests {
             assert!(inbox.push(dropped()));
         }
         assert_eq!(taken(&inbox), ["a dropped", "a dropped"]);
-    }
-
-    #[test]
-    fn taking_appends_to_what_the_worker_still_has() {
-        let inbox = Inbox::new(1000);
-        let mut deliveries = vec![message("a", "1")];
-        inbox.push(message("a", "2"));
-        inbox.take(&mut deliveries);
-        assert_eq!(deliveries.iter().map(in_words).collect::<Vec<_>>(), ["a 1", "a 2"]);
     }
 
     #[tokio::test(start_paused = true)]

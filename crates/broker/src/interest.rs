@@ -7,7 +7,7 @@
 //!             want            next_subscribes         confirmed
 //!   (absent) ──────▶ Queued ──────────────────▶ Asked ──────────▶ Live ◀─────────┐ want
 //!                      ▲                          │                 │ last leave  │
-//!                      │ later                    │ refused         ▼             │
+//!                      │ requeue_due              │ refused         ▼             │
 //!                      └─────────── Refused ◀─────┘             Lingering ────────┘
 //!                                                                   │ next_unsubscribes
 //!   lost: whatever is wanted is Queued again, the rest is forgotten ▼ (absent)
@@ -38,14 +38,21 @@ pub(crate) struct InterestTable {
     topics: HashMap<Topic, Entry>,
     /// The topics that are `Queued`. Kept sorted only to be taken from piece by piece and removed from.
     queued: BTreeSet<Topic>,
-    /// The topics that are `Lingering` or `Refused`, by the time they are due.
-    due: BTreeSet<(Instant, Topic)>,
+    /// The topics that are `Lingering`, by when that is over.
+    lingering: Deadlines,
+    /// The topics that are `Refused`, by when they are to be asked for again.
+    refused: Deadlines,
 }
+
+type Deadlines = BTreeSet<(Instant, Topic)>;
 
 #[derive(Debug)]
 struct Entry {
     wanting: Wanting,
     state: State,
+    /// When the link on which the topic was live last was heard from for the last time. `None` as long as it
+    /// was never lost, and once its workers were told.
+    missing_since: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,11 +75,11 @@ impl InterestTable {
     pub(crate) fn want(&mut self, worker: WorkerId, topic: Topic, ticket: Ticket) -> bool {
         let entry = self.topics.entry(topic.clone()).or_insert_with(|| {
             self.queued.insert(topic.clone());
-            Entry { wanting: Wanting::default(), state: State::Queued }
+            Entry { wanting: Wanting::default(), state: State::Queued, missing_since: None }
         });
         entry.wanting.add(worker, ticket);
         if let State::Lingering { until } = entry.state {
-            self.due.remove(&(until, topic));
+            self.lingering.remove(&(until, topic));
             entry.state = State::Live;
         }
         entry.state == State::Live
@@ -89,7 +96,7 @@ impl InterestTable {
             State::Asked | State::Lingering { .. } => {}
             State::Live => {
                 entry.state = State::Lingering { until: now + LINGER };
-                self.due.insert((now + LINGER, topic));
+                self.lingering.insert((now + LINGER, topic));
             }
             State::Queued => {
                 self.queued.remove(&topic);
@@ -97,7 +104,7 @@ impl InterestTable {
             }
             State::Refused { until } => {
                 self.topics.remove(&topic);
-                self.due.remove(&(until, topic));
+                self.refused.remove(&(until, topic));
             }
         }
     }
@@ -114,26 +121,31 @@ impl InterestTable {
         batch
     }
 
-    /// Up to `count_max` topics to send in one UNSUBSCRIBE now, behind everything handed out before. Refused
-    /// topics whose pause is over are queued on the way.
+    /// Up to `count_max` topics to send in one UNSUBSCRIBE now, behind everything handed out before.
     pub(crate) fn next_unsubscribes(&mut self, count_max: usize, now: Instant) -> Vec<Topic> {
         let mut batch = Vec::new();
-        while batch.len() < count_max && self.next_due().is_some_and(|due| due <= now) {
-            let (_, topic) = self.due.pop_first().expect("there is one that is due");
-            if let State::Refused { .. } = self.entry(&topic).state {
-                self.entry(&topic).state = State::Queued;
-                self.queued.insert(topic);
-            } else {
-                self.topics.remove(&topic);
-                batch.push(topic);
-            }
+        while batch.len() < count_max
+            && let Some(topic) = pop_due(&mut self.lingering, now)
+        {
+            self.topics.remove(&topic);
+            batch.push(topic);
         }
         batch
     }
 
-    /// When [`next_unsubscribes`](Self::next_unsubscribes) will next have something to do.
+    /// Queues the refused topics whose pause is over.
+    pub(crate) fn requeue_due(&mut self, now: Instant) {
+        while let Some(topic) = pop_due(&mut self.refused, now) {
+            self.entry(&topic).state = State::Queued;
+            self.queued.insert(topic);
+        }
+    }
+
+    /// When [`next_unsubscribes`](Self::next_unsubscribes) or [`requeue_due`](Self::requeue_due) will next have
+    /// something to do.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.due.first().map(|(due, _)| *due)
+        let firsts = [self.lingering.first(), self.refused.first()];
+        firsts.into_iter().flatten().map(|(due, _)| *due).min()
     }
 
     /// Redis has confirmed the SUBSCRIBE of `name`. Returns whom to tell that it is live.
@@ -145,20 +157,23 @@ impl InterestTable {
         }
         entry.state = State::Lingering { until: now + LINGER };
         let (topic, _) = self.topics.get_key_value(name).expect("it was found just now");
-        self.due.insert((now + LINGER, topic.clone()));
+        self.lingering.insert((now + LINGER, topic.clone()));
         None
     }
 
-    /// Redis has refused the SUBSCRIBE of `topic` alone. Returns whether anybody still wants it.
-    pub(crate) fn refused(&mut self, topic: &Topic, now: Instant) -> bool {
-        let entry = self.entry(topic);
-        if entry.wanting.is_empty() {
+    /// Redis has refused the SUBSCRIBE of `topic` alone. When it was live before a loss of the link, the first
+    /// refusal since returns whom to tell that messages are missing, and since when.
+    pub(crate) fn refused(&mut self, topic: &Topic, now: Instant) -> Option<(&Wanting, Instant)> {
+        if self.entry(topic).wanting.is_empty() {
             self.topics.remove(topic);
-            return false;
+            return None;
         }
-        entry.state = State::Refused { until: now + REFUSED_PAUSE };
-        self.due.insert((now + REFUSED_PAUSE, topic.clone()));
-        true
+        let until = now + REFUSED_PAUSE;
+        self.refused.insert((until, topic.clone()));
+        let entry = self.entry(topic);
+        entry.state = State::Refused { until };
+        let since = entry.missing_since.take()?;
+        Some((&entry.wanting, since))
     }
 
     /// Whom a message on `name` is for, whatever the state of the topic: behind a SUBSCRIBE's effect it may
@@ -168,16 +183,20 @@ impl InterestTable {
         (!entry.wanting.is_empty()).then_some((topic, &entry.wanting))
     }
 
-    /// The link is lost, and with it all that Redis was told and has confirmed. Returns whether any topic was
-    /// live for somebody.
-    pub(crate) fn lost(&mut self) -> bool {
+    /// The link is lost, and with it all that Redis was told and has confirmed; `heard_at` it was last heard.
+    /// Returns whether any topic was live for somebody.
+    pub(crate) fn lost(&mut self, heard_at: Instant) -> bool {
         let mut any_live = false;
         self.topics.retain(|_, entry| {
-            any_live |= entry.state == State::Live;
+            if entry.state == State::Live {
+                any_live = true;
+                entry.missing_since = Some(heard_at);
+            }
             entry.state = State::Queued;
             !entry.wanting.is_empty()
         });
-        self.due.clear();
+        self.lingering.clear();
+        self.refused.clear();
         self.queued = self.topics.keys().cloned().collect();
         any_live
     }
@@ -188,8 +207,14 @@ impl InterestTable {
     }
 
     fn entry(&mut self, topic: &Topic) -> &mut Entry {
-        self.topics.get_mut(topic).expect("a topic that is queued, asked for or due is in the table")
+        self.topics.get_mut(topic).expect("a topic that is queued, asked for or refused is in the table")
     }
+}
+
+/// Takes out a topic whose time has come, the earliest first.
+fn pop_due(deadlines: &mut Deadlines, now: Instant) -> Option<Topic> {
+    deadlines.first().filter(|(due, _)| *due <= now)?;
+    deadlines.pop_first().map(|(_, topic)| topic)
 }
 
 #[cfg(test)]
@@ -329,7 +354,7 @@ mod tests {
         table.want(BOB, topic("b"), Ticket(2));
         table.want(BOB, topic("c"), Ticket(3));
         assert_eq!(names(&table.next_subscribes(1)), ["b"]);
-        assert!(table.lost());
+        assert!(table.lost(now));
         assert!(!table.want(ANN, topic("a"), Ticket(4)), "not live any more");
         assert_eq!(names(&table.next_subscribes(MANY)), ["a", "b", "c"]);
         assert_eq!(told(table.confirmed("a", now)), [(ANN, Ticket(4))]);
@@ -343,7 +368,7 @@ mod tests {
         table.next_subscribes(MANY);
         table.leave(ANN, topic("lingering"), now);
         table.leave(BOB, topic("asked"), now);
-        assert!(!table.lost(), "nothing was live for anybody");
+        assert!(!table.lost(now), "nothing was live for anybody");
         assert_eq!((table.len(), table.next_due()), (0, None));
         assert!(table.next_subscribes(MANY).is_empty());
     }
@@ -366,10 +391,12 @@ mod tests {
         let mut table = InterestTable::default();
         table.want(ANN, topic("a"), Ticket(1));
         table.next_subscribes(MANY);
-        assert!(table.refused(&topic("a"), now));
+        assert!(table.refused(&topic("a"), now).is_none(), "nothing was missed: it was never live");
         assert!(!table.want(BOB, topic("a"), Ticket(2)));
+        table.requeue_due(now + REFUSED_PAUSE - Duration::from_millis(1));
         assert!(table.next_subscribes(MANY).is_empty());
-        assert!(table.next_unsubscribes(MANY, now + REFUSED_PAUSE).is_empty());
+        assert_eq!(table.next_due(), Some(now + REFUSED_PAUSE));
+        table.requeue_due(now + REFUSED_PAUSE);
         assert_eq!(names(&table.next_subscribes(MANY)), ["a"]);
         assert_eq!(told(table.confirmed("a", now)).len(), 2);
     }
@@ -384,7 +411,25 @@ mod tests {
         table.refused(&topic("a"), now);
         table.leave(ANN, topic("a"), now);
         table.leave(BOB, topic("b"), now);
-        assert!(!table.refused(&topic("b"), now), "nobody wanted it any more");
-        assert_eq!((table.len(), table.next_due()), (0, None));
+        table.refused(&topic("b"), now);
+        assert_eq!((table.len(), table.next_due()), (0, None), "nobody wanted it any more");
+    }
+
+    #[test]
+    fn a_live_topic_that_is_refused_after_a_loss_is_missed_once() {
+        let heard_at = Instant::now();
+        let now = heard_at + Duration::from_secs(3);
+        let mut table = live("a", heard_at);
+        table.lost(heard_at);
+        // The next link is lost before Redis answers.
+        table.next_subscribes(MANY);
+        table.lost(now);
+        table.next_subscribes(MANY);
+        let (wanting, since) = table.refused(&topic("a"), now).unwrap();
+        assert_eq!((wanting.iter().collect::<Vec<_>>(), since), (vec![(ANN, Ticket(1))], heard_at));
+
+        table.requeue_due(now + REFUSED_PAUSE);
+        table.next_subscribes(MANY);
+        assert!(table.refused(&topic("a"), now + REFUSED_PAUSE).is_none(), "told already");
     }
 }

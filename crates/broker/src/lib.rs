@@ -60,7 +60,8 @@ pub enum Delivery {
         silent_for: Duration,
     },
     /// Messages of this topic were dropped on this node, the first of them `since` ago, because the worker's
-    /// inbox was full or a payload was larger than the node accepts.
+    /// inbox was full or a payload was larger than the node accepts; or they went unheard because the topic was
+    /// live before the link was lost and is refused by the broker now.
     Dropped {
         /// The topic that lost messages.
         topic: Topic,
@@ -81,7 +82,8 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// be merged; the last one holds.
     fn change_interest(&self, worker: WorkerId, change: Interest);
 
-    /// Publishes `payload` to `topic`. Publishes are carried out in the order of the calls.
+    /// Publishes `payload` to `topic`. Publishes are carried out in the order of the calls, except around one that
+    /// failed as [`PublishError::Unavailable`]: it may be on its way still, and be carried out behind later ones.
     ///
     /// Calling enqueues at once; the future only waits for the outcome and may be dropped. It is to be polled
     /// within a tokio runtime that has its timer, because it keeps its own deadline.

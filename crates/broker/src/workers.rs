@@ -44,9 +44,7 @@ impl Workers {
         self.totals.bytes_received.fetch_add(payload.len() as u64, Relaxed);
         if payload.len() > self.payload_bytes_max {
             self.totals.dropped_too_large.fetch_add(1, Relaxed);
-            for &(worker, _) in &wanting.0 {
-                self.tell(worker, Delivery::Dropped { topic: topic.clone(), since: Duration::ZERO });
-            }
+            self.dropped(topic, wanting, Duration::ZERO);
             return;
         }
         let publication = Arc::new(Publication::new(topic.clone(), payload));
@@ -54,6 +52,13 @@ impl Workers {
             if !self.tell(worker, Delivery::Publication(Arc::clone(&publication))) {
                 self.totals.dropped_overload.fetch_add(1, Relaxed);
             }
+        }
+    }
+
+    /// Tells all workers that want the topic that messages are missing, the first of them since `since` ago.
+    pub(crate) fn dropped(&self, topic: &Topic, wanting: &Wanting, since: Duration) {
+        for &(worker, _) in &wanting.0 {
+            self.tell(worker, Delivery::Dropped { topic: topic.clone(), since });
         }
     }
 

@@ -56,6 +56,36 @@ async fn a_topic_that_is_live_already_is_live_at_once_for_the_next_wish() {
 }
 
 #[tokio::test]
+async fn a_live_topic_is_live_at_once_though_another_waits_for_redis() {
+    let redis = RedisServer::start();
+    let mut node = Node::start(&redis);
+    node.join("news").await;
+    redis.freeze();
+    let late = node.want("late");
+    eventually("the other is noted", || node.link().topics == 2).await;
+    let ticket = node.want("news");
+    node.expect_live("news", ticket).await;
+    redis.thaw();
+    node.expect_live("late", late).await;
+}
+
+#[tokio::test]
+async fn wishes_are_followed_while_a_connection_is_being_made() {
+    let redis = RedisServer::start();
+    redis.freeze();
+    // The system accepts for it, and then nothing comes for longer than this test waits.
+    let command_deadline = Duration::from_secs(600);
+    let mut node = Node::start_with(RedisConfig { command_deadline, ..RedisConfig::new(redis.url()) });
+    let ticket = node.want("kept");
+    node.want("given-up");
+    eventually("the wishes are noted", || node.link().topics == 2).await;
+    node.leave("given-up");
+    eventually("the leave is noted", || node.link().topics == 1).await;
+    redis.thaw();
+    node.expect_live("kept", ticket).await;
+}
+
+#[tokio::test]
 async fn two_nodes_hear_each_other() {
     let redis = RedisServer::start();
     let (mut here, mut there) = (Node::start(&redis), Node::start(&redis));
@@ -326,10 +356,12 @@ async fn a_topic_that_redis_refuses_holds_nobody_else_up() {
     // The wishes gather while Redis cannot answer, and so come in one command.
     redis.freeze();
     let before = node.want("open.0");
+    eventually("the first wish is on its way", || node.link().topics == 1).await;
     let mut tickets: HashMap<_, _> = (1..=9)
         .flat_map(|number| [format!("open.{number}"), format!("closed.{number}")])
         .map(|name| (name.clone(), node.want(&name)))
         .collect();
+    eventually("the others are noted", || node.link().topics == 19).await;
     redis.thaw();
     node.expect_live("open.0", before).await;
     for _ in 1..=9 {
@@ -337,12 +369,68 @@ async fn a_topic_that_redis_refuses_holds_nobody_else_up() {
         assert!(topic.as_str().starts_with("open."));
         assert_eq!(tickets.remove(topic.as_str()), Some(ticket));
     }
+    let refusals = || {
+        let statistics: String = redis.command(&["INFO", "commandstats"]);
+        let line = statistics.lines().find(|line| line.starts_with("cmdstat_subscribe:")).unwrap();
+        line.split("rejected_calls=").nth(1).unwrap().split(',').next().unwrap().parse::<u32>().unwrap()
+    };
+    // Together at first, then each alone.
+    eventually("each forbidden name is refused", || refusals() >= 10).await;
+    assert_eq!(refusals(), 10);
     assert_eq!(node.link().reconnects, 0, "the link was not given up for it");
 
     let refused = node.publish("closed.1", "x").await;
     assert!(matches!(refused, Err(PublishError::Refused(_))), "{refused:?}");
     assert_eq!(node.publish("open.1", "x").await, Ok(()));
     node.expect_message("open.1", "x").await;
+}
+
+#[tokio::test]
+async fn a_live_topic_that_is_forbidden_while_the_link_is_away_is_announced() {
+    let redis = RedisServer::start();
+    let mut node = Node::start(&redis);
+    node.join("news").await;
+    // Cuts the link as well, for it has a channel that is not allowed any more.
+    redis.command::<String>(&["ACL", "SETUSER", "default", "resetchannels"]);
+    node.expect_link_lost().await;
+    node.expect_dropped("news").await;
+    assert!(node.link().up);
+}
+
+#[tokio::test]
+async fn the_documented_access_rules_suffice() {
+    let redis = RedisServer::start();
+    let documented = include_str!("../../../docs/publishing.md")
+        .split('`')
+        .find(|code| code.starts_with("ACL SETUSER causeway "))
+        .expect("the document shows the rules");
+    let words: Vec<_> = documented.split(' ').map(|word| word.trim_matches('\'')).collect();
+    redis.command::<String>(&words);
+    let mut node = Node::start_with(RedisConfig::new(redis.url().replace("//", "//causeway:secret@")));
+
+    let ticket = node.want("news");
+    node.expect_live("news", ticket).await;
+    assert_eq!(node.publish("news", "1").await, Ok(()));
+    node.expect_message("news", "1").await;
+    let publishing = || {
+        let clients: String = redis.command(&["CLIENT", "LIST", "TYPE", "normal"]);
+        let ours = clients.lines().filter(|client| client.contains(" user=causeway "));
+        ours.map(|client| client.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let connection = publishing();
+    assert_eq!(connection.len(), 1);
+
+    // After a loss the publishing connection is tried out before it is used again.
+    assert_eq!(redis.command::<u32>(&["CLIENT", "KILL", "TYPE", "pubsub"]), 1);
+    node.expect_link_lost().await;
+    node.expect_live("news", ticket).await;
+    assert_eq!(node.publish("news", "2").await, Ok(()));
+    node.expect_message("news", "2").await;
+    assert_eq!(publishing(), connection, "it was thrown away");
+
+    node.leave("news");
+    eventually("the topic is given up", || redis.subscribers("news") == 0).await;
+    assert_eq!(redis.command::<Vec<redis::Value>>(&["ACL", "LOG"]), [], "something was refused");
 }
 
 #[tokio::test]

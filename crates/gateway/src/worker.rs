@@ -33,7 +33,9 @@ const BYTES_PER_OFFER: usize = 64;
 /// How many sockets are written to before others have their turn: about a millisecond.
 const WRITES_PER_TURN: usize = 192;
 /// What one read can take. One buffer serves all connections of the thread.
-pub(crate) const READ_BUFFER_BYTES: usize = 64 * 1024;
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// What one write can gather.
+const WRITE_BUFFER_BYTES: usize = 32 * 1024;
 
 /// One worker thread's part of the node.
 pub(crate) struct Worker {
@@ -41,6 +43,8 @@ pub(crate) struct Worker {
     pub(crate) hub: RefCell<Hub>,
     /// Read by one connection at a time, within one poll.
     pub(crate) read_buffer: RefCell<Box<[u8]>>,
+    /// Where the frames of one write are gathered.
+    write_buffer: RefCell<Box<[u8]>>,
     id: WorkerId,
     inbox: Arc<Inbox>,
     /// By the session's index.
@@ -59,6 +63,7 @@ impl Worker {
             node: Arc::clone(node),
             hub: RefCell::new(Hub::new(&*node.name, id.0, node.hub_limits.clone(), rand::random())),
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
+            write_buffer: RefCell::new(vec![0; WRITE_BUFFER_BYTES].into_boxed_slice()),
             id,
             inbox,
             sockets: RefCell::default(),
@@ -169,7 +174,7 @@ impl Worker {
         while !socket.is_blocked()
             && let Some(outbox) = hub.outbox(key).filter(|outbox| !outbox.is_empty())
         {
-            match socket.write(outbox) {
+            match socket.write(outbox, &mut self.write_buffer.borrow_mut()) {
                 Written::Bytes(bytes) => hub.wrote(key, bytes),
                 Written::Blocked => hub.blocked(key, self.now()),
                 Written::Broken => return socket.end(),
@@ -211,9 +216,7 @@ impl Worker {
     }
 
     fn take_inbox(&self) -> std::vec::IntoIter<Delivery> {
-        let mut taken = Vec::new();
-        self.inbox.take(&mut taken);
-        taken.into_iter()
+        self.inbox.take().into_iter()
     }
 
     /// Hands some deliveries to the hub; says whether those were all.

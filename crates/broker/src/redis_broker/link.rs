@@ -5,15 +5,17 @@
 //! and a confirmation stays in its place among the messages.
 //!
 //! The supervisor keeps that connection in being: it connects, asks for everything that is wanted, follows the
-//! workers' wishes, listens for silence, and starts again, for ever. redis-rs's own reconnecting is not used: it
-//! gives up after some time, and its queue of messages has no bound.
+//! workers' wishes whatever else it waits for, listens for silence, and starts again, for ever. redis-rs's own
+//! reconnecting is not used: it gives up after some time, and its queue of messages has no bound.
 
 use std::fmt::Display;
+use std::iter;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use causeway_protocol::Topic;
+use futures_util::future::{try_join, try_join_all};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionInfo, PushInfo, PushKind, RedisError, RedisResult,
@@ -29,15 +31,22 @@ use super::{RedisConfig, RedisConfigError, Shared};
 /// its other clients.
 const NAMES_MAX: usize = 512;
 
+/// Commands of each kind that are on their way together. redis-rs writes when there is nothing to read just
+/// then; where Redis sends faster than it is read, such moments are rare and have to serve for much.
+const BATCHES_MAX: usize = 32;
+
 /// Changes of interest carried out before others get their turn at the exchange.
 const CHANGES_AT_ONCE: usize = 512;
 
-/// After this long without a byte the link is asked for a sign of life.
+/// After this long without a message or an answer the link is asked for a sign of life.
 const PING_AFTER: Duration = Duration::from_secs(2);
 
-/// A link that owes an answer is lost after this long without a byte. Any byte counts: behind a burst of
-/// messages an answer may be late, and the link is all the same alive.
+/// A link that owes an answer is lost after this long without hearing anything. Every message and answer counts
+/// once it is complete: behind a burst of messages an answer may be late, and the link is all the same alive.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
+
+/// A link that owes an answer for this long is lost, however much else it brings: commands do not get through.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// A link that held this long was a good one: the next is tried for without a long pause.
 const STEADY_AFTER: Duration = Duration::from_secs(5);
@@ -86,12 +95,12 @@ impl Supervisor {
         let mut backoff = Backoff::default();
         let mut trouble = Trouble::default();
         loop {
-            match self.connect().await {
+            match self.following(self.connect()).await {
                 Ok(link) => {
                     trouble.is_over();
                     let since = Instant::now();
                     let loss = self.serve(&link).await;
-                    // No more is read from it before the loss is told.
+                    // Ends its task: no more is read from it, neither before the loss is told nor after.
                     drop(link);
                     let silent_for = self.shared.lock().link_lost();
                     warn!(error = %loss, ?silent_for, "the link to Redis is lost");
@@ -101,16 +110,18 @@ impl Supervisor {
                 }
                 Err(error) => trouble.continues(&error),
             }
-            self.pause(backoff.next()).await;
+            self.following(time::sleep(backoff.next())).await;
         }
     }
 
-    /// Follows the workers' wishes without a link, so that what is given up meanwhile is not kept.
-    async fn pause(&self, length: Duration) {
-        let mut over = pin!(time::sleep(length));
+    /// Does `work` and follows the workers' wishes meanwhile: whoever wants what is live already is told at
+    /// once, and what is given up is not kept.
+    async fn following<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
         loop {
             tokio::select! {
-                () = &mut over => return,
+                biased;
+                outcome = &mut work => return outcome,
                 () = self.shared.changes.made() => self.apply_changes().await,
             }
         }
@@ -119,7 +130,6 @@ impl Supervisor {
     async fn connect(&self) -> RedisResult<Link> {
         let closed = Arc::new(Notify::new());
         let reader = Reader {
-            number: self.shared.lock().link_begins(),
             topic_prefix: self.topic_prefix.clone(),
             closed: Arc::clone(&closed),
             shared: Arc::clone(&self.shared),
@@ -138,8 +148,7 @@ impl Supervisor {
     /// Serves the link until it is lost.
     async fn serve(&self, link: &Link) -> Loss {
         loop {
-            self.apply_changes().await;
-            if let Err(loss) = self.catch_up(link).await {
+            if let Err(loss) = self.following(self.catch_up(link)).await {
                 return loss;
             }
             let ping_at = self.last_heard() + PING_AFTER;
@@ -147,11 +156,11 @@ impl Supervisor {
             let wake_at = due.map_or(ping_at, |due| due.min(ping_at));
             tokio::select! {
                 () = link.closed.notified() => return Loss::Closed,
-                () = self.shared.changes.made() => {}
+                () = self.shared.changes.made() => self.apply_changes().await,
                 () = time::sleep_until(wake_at.into()) => {}
             }
             if self.last_heard().elapsed() >= PING_AFTER
-                && let Err(loss) = self.ping(link).await
+                && let Err(loss) = self.following(self.ping(link)).await
             {
                 return loss;
             }
@@ -166,55 +175,66 @@ impl Supervisor {
         }
     }
 
-    /// Tells Redis everything that the interest table has for it.
+    /// Tells Redis everything that the interest table has for it, also what comes up meanwhile.
     async fn catch_up(&self, link: &Link) -> Result<(), Loss> {
         loop {
-            let batch = self.shared.lock().next_unsubscribes(NAMES_MAX, Instant::now());
-            if batch.is_empty() {
-                break;
-            }
-            self.unsubscribe(link, &batch).await?;
-        }
-        loop {
-            let batch = self.shared.lock().table.next_subscribes(NAMES_MAX);
-            if batch.is_empty() {
+            let (given_up, asked) = self.next_batches();
+            if given_up.is_empty() && asked.is_empty() {
                 return Ok(());
             }
-            self.subscribe(link, batch).await?;
+            try_join(
+                try_join_all(given_up.iter().map(|batch| self.unsubscribe(link, batch))),
+                try_join_all(asked.iter().map(|batch| self.subscribe(link, batch))),
+            )
+            .await?;
         }
     }
 
+    /// What is to be given up and what is to be asked for now. No topic is in both, so the order of the commands
+    /// does not matter.
+    fn next_batches(&self) -> (Vec<Vec<Topic>>, Vec<Vec<Topic>>) {
+        let now = Instant::now();
+        let exchange = &mut *self.shared.lock();
+        exchange.table.requeue_due(now);
+        let given_up = batches(|| exchange.table.next_unsubscribes(NAMES_MAX, now));
+        let asked = batches(|| exchange.table.next_subscribes(NAMES_MAX));
+        exchange.count_topics();
+        (given_up, asked)
+    }
+
     /// Subscribes to a batch. Redis refuses a SUBSCRIBE as a whole when its access rules forbid one of the
-    /// names, so a refused batch is halved until the forbidden ones stand alone; the rest must not suffer.
-    async fn subscribe(&self, link: &Link, batch: Vec<Topic>) -> Result<(), Loss> {
-        let mut parts = vec![batch];
-        while let Some(mut part) = parts.pop() {
-            let mut connection = link.connection.clone();
-            let Err(refusal) = self.answer(link, connection.subscribe(self.channels(&part))).await? else {
-                continue;
-            };
-            if refusal.kind() != ServerErrorKind::NoPerm.into() {
-                return Err(refusal.into());
-            }
-            if let [topic] = &part[..] {
-                self.refused(topic, &refusal);
-            } else {
-                parts.push(part.split_off(part.len() / 2));
-                parts.push(part);
-            }
+    /// names; then each is asked for alone, all at the same time, so that the rest wait for one more answer and
+    /// not for each forbidden name.
+    async fn subscribe(&self, link: &Link, batch: &[Topic]) -> Result<(), Loss> {
+        let Some(refusal) = self.ask(link, batch).await? else { return Ok(()) };
+        let refusals = try_join_all(batch.chunks(1).map(|topic| self.ask(link, topic))).await?;
+        let outcomes = batch.iter().zip(refusals);
+        let refused: Vec<_> = outcomes.filter_map(|(topic, refusal)| refusal.map(|_| topic)).collect();
+        for topic in &refused {
+            debug!(%topic, "Redis refuses the topic");
+            self.shared.lock().refused(topic, Instant::now());
+        }
+        // None, if the rules have changed just now.
+        if !refused.is_empty() {
+            warn!(topics = refused.len(), error = %refusal, "Redis refuses topics");
         }
         Ok(())
     }
 
-    fn refused(&self, topic: &Topic, refusal: &RedisError) {
-        if self.shared.lock().refused(topic, Instant::now()) {
-            warn!(%topic, error = %refusal, "Redis refuses the topic");
+    /// Sends one SUBSCRIBE. Returns Redis's refusal if its access rules forbid one of the names.
+    async fn ask(&self, link: &Link, topics: &[Topic]) -> Result<Option<RedisError>, Loss> {
+        let mut connection = link.connection.clone();
+        match self.answer(&link.closed, connection.subscribe(self.channels(topics))).await? {
+            Ok(()) => Ok(None),
+            Err(refusal) if refusal.kind() == ServerErrorKind::NoPerm.into() => Ok(Some(refusal)),
+            Err(refusal) => Err(refusal.into()),
         }
     }
 
     async fn unsubscribe(&self, link: &Link, batch: &[Topic]) -> Result<(), Loss> {
         let mut connection = link.connection.clone();
-        if let Err(refusal) = self.answer(link, connection.unsubscribe(self.channels(batch))).await? {
+        let reply = connection.unsubscribe(self.channels(batch));
+        if let Err(refusal) = self.answer(&link.closed, reply).await? {
             // Then its messages go on coming, and find nobody here who wants them.
             debug!(error = %refusal, "Redis refuses to unsubscribe");
         }
@@ -224,28 +244,28 @@ impl Supervisor {
     async fn ping(&self, link: &Link) -> Result<(), Loss> {
         let mut connection = link.connection.clone();
         // Even a refusal is a sign of life.
-        self.answer(link, redis::cmd("PING").exec_async(&mut connection)).await.map(|_| ())
+        self.answer(&link.closed, redis::cmd("PING").exec_async(&mut connection)).await.map(|_| ())
     }
 
-    /// Waits for an answer for as long as anything at all is heard. The outer result is the link's, the inner
-    /// one Redis's.
+    /// Waits for an answer, but no longer than `ANSWER_MAX`, and no longer than `SILENCE_MAX` while nothing else
+    /// is heard. The outer result is the link's, the inner one Redis's.
     ///
-    /// The silence has to show twice, in two halves: when this process itself was stopped for a while, the clock
-    /// is ahead of what is still to be read.
+    /// Time is counted in halves of `SILENCE_MAX`, and the silence has to show twice: when this process itself
+    /// was stopped for a while, the clock is ahead of what is still to be read.
     async fn answer(
         &self,
-        link: &Link,
+        closed: &Notify,
         reply: impl Future<Output = RedisResult<()>>,
     ) -> Result<RedisResult<()>, Loss> {
         let mut reply = pin!(reply);
+        let (mut halves, mut silent_halves) = (0, 0);
         let mut heard_at = self.last_heard();
-        let mut silent_halves = 0;
-        while silent_halves < 2 {
+        while silent_halves < 2 && halves * SILENCE_MAX / 2 < ANSWER_MAX {
             tokio::select! {
                 biased;
                 outcome = &mut reply => return self.heard_answer(outcome),
-                () = link.closed.notified() => return Err(Loss::Closed),
-                () = time::sleep(SILENCE_MAX / 2) => {}
+                () = closed.notified() => return Err(Loss::Closed),
+                () = time::sleep(SILENCE_MAX / 2) => halves += 1,
             }
             let last_heard = self.last_heard();
             silent_halves = if last_heard == heard_at { silent_halves + 1 } else { 0 };
@@ -271,9 +291,13 @@ impl Supervisor {
     }
 }
 
+/// Calls `next` until there are enough batches or no more.
+fn batches(next: impl FnMut() -> Vec<Topic>) -> Vec<Vec<Topic>> {
+    iter::repeat_with(next).take_while(|batch| !batch.is_empty()).take(BATCHES_MAX).collect()
+}
+
 /// Takes what Redis sends unasked, or among the answers, where the connection reads it.
 struct Reader {
-    number: u64,
     topic_prefix: String,
     closed: Arc<Notify>,
     shared: Arc<Shared>,
@@ -296,10 +320,8 @@ impl Reader {
             && let Some(name) = self.name(&channel)
         {
             let mut exchange = self.shared.lock();
-            if exchange.link.number == self.number {
-                exchange.link.last_heard = Instant::now();
-                exchange.message(name, payload);
-            }
+            exchange.link.last_heard = Instant::now();
+            exchange.message(name, payload);
         }
     }
 
@@ -307,12 +329,10 @@ impl Reader {
         if let [Value::BulkString(channel), ..] = data
             && let Some(name) = self.name(channel)
         {
+            let now = Instant::now();
             let mut exchange = self.shared.lock();
-            if exchange.link.number == self.number {
-                let now = Instant::now();
-                exchange.link.last_heard = now;
-                exchange.confirmed(name, now);
-            }
+            exchange.link.last_heard = now;
+            exchange.confirmed(name, now);
         }
     }
 
@@ -364,7 +384,42 @@ impl Trouble {
 
 #[cfg(test)]
 mod tests {
+    use std::future;
+
     use super::*;
+
+    fn supervisor() -> Supervisor {
+        let config = RedisConfig::new("redis://127.0.0.1");
+        let redis = config.connection_info().unwrap();
+        Supervisor::new(redis, &config, Arc::new(Shared::new(config.payload_bytes_max))).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_not_waited_for_in_silence() {
+        let since = time::Instant::now();
+        let outcome = supervisor().answer(&Notify::new(), future::pending()).await;
+        assert!(matches!(outcome, Err(Loss::Silent)));
+        assert!(since.elapsed() < SILENCE_MAX + Duration::from_millis(10), "{:?}", since.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_waited_for_among_messages_but_not_for_ever() {
+        let (supervisor, closed) = (supervisor(), Notify::new());
+        let messages = async {
+            loop {
+                time::sleep(SILENCE_MAX / 4).await;
+                supervisor.shared.lock().link.last_heard = Instant::now();
+            }
+        };
+        let since = time::Instant::now();
+        let outcome = tokio::select! {
+            outcome = supervisor.answer(&closed, future::pending()) => outcome,
+            () = messages => unreachable!("they go on for ever"),
+        };
+        assert!(matches!(outcome, Err(Loss::Silent)));
+        assert!(since.elapsed() >= ANSWER_MAX, "{:?}", since.elapsed());
+        assert!(since.elapsed() < ANSWER_MAX + Duration::from_millis(50), "{:?}", since.elapsed());
+    }
 
     #[test]
     fn pauses_grow_to_their_bound_and_stay_there() {

@@ -11,8 +11,8 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{process, thread};
 
 use bytes::Bytes;
 use causeway_protocol::Topic;
@@ -71,8 +71,9 @@ pub enum RedisConfigError {
 /// background thread ends when the handle is dropped, and publishes that still wait fail as
 /// [`PublishError::Unavailable`].
 ///
-/// A topic that Redis's access rules refuse never becomes live; it is asked for again every 10 seconds, and the
-/// refusal is logged. The other topics are not held up by it.
+/// A topic that Redis's access rules refuse does not become live; it is asked for again every 10 seconds, and the
+/// refusal is logged. The other topics are not held up by it. If it was live before the link was lost, its
+/// workers get a [`Delivery::Dropped`](crate::Delivery::Dropped) for what they missed.
 pub struct RedisBroker {
     shared: Arc<Shared>,
     publishes: Publishes,
@@ -97,8 +98,6 @@ struct Exchange {
 }
 
 struct LinkState {
-    /// Counts the connections, so that nothing that an earlier one still had to say is believed.
-    number: u64,
     losses: u64,
     last_heard: Instant,
 }
@@ -127,7 +126,8 @@ impl RedisConfig {
             .clone()
             // Lets messages, confirmations and the answer to a PING share one connection.
             .set_protocol(ProtocolVersion::RESP3)
-            .set_lib_name(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+            // Would be one more command for access rules to allow, and one that Redis 7.0 does not know.
+            .set_skip_set_lib_name();
         let tcp_settings = TcpSettings::default()
             .set_nodelay(true)
             .set_keepalive(TcpKeepalive::new().with_time(Duration::from_secs(10)))
@@ -193,12 +193,17 @@ impl RedisBroker {
     }
 }
 
-/// Whatever ends the broker's thread, a panic included: from then on the link is not called up.
+/// Whatever ends the broker's thread: from then on the link is not called up. A panic ends the whole process, for
+/// nobody would tell the workers that their topics are not live any more: a dead node is noticed, a deaf one is not.
 struct DownAtEnd(Arc<Shared>);
 
 impl Drop for DownAtEnd {
     fn drop(&mut self) {
         self.0.totals.up.store(false, Relaxed);
+        if thread::panicking() {
+            tracing::error!("the broker's thread panicked: the node cannot go on");
+            process::abort();
+        }
     }
 }
 
@@ -245,7 +250,7 @@ impl Shared {
         let exchange = Exchange {
             workers: Workers::new(payload_bytes_max, Arc::clone(&totals)),
             table: InterestTable::default(),
-            link: LinkState { number: 0, losses: 0, last_heard: Instant::now() },
+            link: LinkState { losses: 0, last_heard: Instant::now() },
             totals: Arc::clone(&totals),
         };
         Self { exchange: Mutex::new(exchange), changes: Changes::default(), totals }
@@ -272,17 +277,10 @@ impl Exchange {
         self.count_topics();
     }
 
-    fn next_unsubscribes(&mut self, count_max: usize, now: Instant) -> Vec<Topic> {
-        let batch = self.table.next_unsubscribes(count_max, now);
-        self.count_topics();
-        batch
-    }
-
-    /// Returns whether anybody still wants the topic.
-    fn refused(&mut self, topic: &Topic, now: Instant) -> bool {
-        let is_wanted = self.table.refused(topic, now);
-        self.count_topics();
-        is_wanted
+    fn refused(&mut self, topic: &Topic, now: Instant) {
+        if let Some((wanting, since)) = self.table.refused(topic, now) {
+            self.workers.dropped(topic, wanting, now.saturating_duration_since(since));
+        }
     }
 
     fn message(&mut self, name: &str, payload: Vec<u8>) {
@@ -297,12 +295,6 @@ impl Exchange {
         }
     }
 
-    /// A connection is about to be made. Returns its number.
-    fn link_begins(&mut self) -> u64 {
-        self.link.number += 1;
-        self.link.number
-    }
-
     fn link_up(&mut self) {
         self.link.last_heard = Instant::now();
         self.totals.reconnects.store(self.link.losses, Relaxed);
@@ -313,9 +305,8 @@ impl Exchange {
     fn link_lost(&mut self) -> Duration {
         let silent_for = self.link.last_heard.elapsed();
         self.totals.up.store(false, Relaxed);
-        self.link.number += 1;
         self.link.losses += 1;
-        if self.table.lost() {
+        if self.table.lost(self.link.last_heard) {
             self.workers.link_lost(silent_for);
         }
         self.count_topics();
@@ -324,5 +315,41 @@ impl Exchange {
 
     fn count_topics(&self) {
         self.totals.topics.store(self.table.len() as u64, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// Set in the process that is to die.
+    const IN_CHILD: &str = "CAUSEWAY_TEST_PANICS";
+
+    #[test]
+    fn a_panic_of_the_thread_ends_the_process() {
+        if env::var_os(IN_CHILD).is_some() {
+            let _end = DownAtEnd(Arc::new(Shared::new(0)));
+            panic!("as the broker's thread might");
+        }
+        let status = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "redis_broker::tests::a_panic_of_the_thread_ends_the_process"])
+            .env(IN_CHILD, "yes")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert_eq!(status.signal(), Some(6), "SIGABRT, not {status}");
+    }
+
+    #[test]
+    fn an_end_without_panic_only_says_that_the_link_is_down() {
+        let shared = Arc::new(Shared::new(0));
+        shared.lock().link_up();
+        drop(DownAtEnd(Arc::clone(&shared)));
+        assert!(!shared.totals.report().up);
     }
 }

@@ -26,6 +26,10 @@ use crate::PublishError;
 /// Publishes in one pipeline.
 const BATCH_MAX: usize = 512;
 
+/// A batch that holds this many payload bytes takes no more, so that a slow link can carry it within the
+/// deadline. With its last publish it may hold more.
+const BATCH_BYTES: usize = 1 << 20;
+
 /// Payload bytes that may wait or be on their way, whatever their number.
 const BYTES_WAITING_MAX: usize = 64 << 20;
 
@@ -148,27 +152,41 @@ async fn in_time(
 impl Publisher {
     /// Carries out publishes until the last [`Publishes`] is gone.
     pub(super) async fn run(mut self) {
-        let mut batch = Vec::new();
-        while self.queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        while let Some(first) = self.queue.recv().await {
+            let mut batch = self.gather(first);
             let now = Instant::now();
             // Their futures have answered already.
             batch.retain(|publish| now < publish.not_after);
             if !batch.is_empty() {
-                self.carry_out(&mut batch).await;
+                self.carry_out(batch).await;
             }
         }
     }
 
+    /// The batch that begins with `first`.
+    fn gather(&mut self, first: Publish) -> Vec<Publish> {
+        let mut bytes = first.payload.len();
+        let mut batch = vec![first];
+        while batch.len() < BATCH_MAX
+            && bytes < BATCH_BYTES
+            && let Ok(next) = self.queue.try_recv()
+        {
+            bytes += next.payload.len();
+            batch.push(next);
+        }
+        batch
+    }
+
     /// Carries out a batch and answers each of it.
-    async fn carry_out(&mut self, batch: &mut Vec<Publish>) {
-        let replies = time::timeout(self.deadline, self.send(batch)).await.ok().flatten();
+    async fn carry_out(&mut self, batch: Vec<Publish>) {
+        let replies = time::timeout(self.deadline, self.send(&batch)).await.ok().flatten();
         self.used_at = Instant::now();
         let Some(replies) = replies else {
             self.discard_connection();
-            batch.drain(..).for_each(|publish| publish.answer(Err(PublishError::Unavailable)));
+            batch.into_iter().for_each(|publish| publish.answer(Err(PublishError::Unavailable)));
             return;
         };
-        for (publish, reply) in batch.drain(..).zip(replies) {
+        for (publish, reply) in batch.into_iter().zip(replies) {
             let outcome = outcome(reply);
             if outcome == Err(PublishError::Unavailable) {
                 // A replica or a server that is loading answers so; the next connection may lead to another.
@@ -238,5 +256,42 @@ fn refusal(error: &ServerError) -> PublishError {
             PublishError::Refused(error.to_string())
         }
         _ => PublishError::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many publishes each batch gets when payloads of these lengths wait.
+    async fn batches(lengths: impl IntoIterator<Item = usize>) -> Vec<usize> {
+        let config = RedisConfig::new("redis://127.0.0.1");
+        let redis = config.connection_info().unwrap();
+        let shared = Arc::new(Shared::new(config.payload_bytes_max));
+        let (publishes, mut publisher) = lane(redis, config, shared).unwrap();
+        for length in lengths {
+            drop(publishes.publish(&Topic::parse("a").unwrap(), vec![0; length].into()));
+        }
+        drop(publishes);
+        let mut sizes = Vec::new();
+        while let Some(first) = publisher.queue.recv().await {
+            sizes.push(publisher.gather(first).len());
+        }
+        sizes
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_bounded_in_number() {
+        assert_eq!(batches([1; BATCH_MAX + 3]).await, [BATCH_MAX, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_bounded_in_bytes() {
+        assert_eq!(batches([BATCH_BYTES / 4; 10]).await, [4, 4, 2]);
+        assert_eq!(
+            batches([2 * BATCH_BYTES, 1, 1]).await,
+            [1, 2],
+            "one that is larger than a batch goes alone"
+        );
     }
 }

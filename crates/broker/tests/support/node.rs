@@ -75,9 +75,7 @@ impl Node {
     pub(crate) async fn next(&mut self) -> Delivery {
         while self.taken.is_empty() {
             tokio::time::timeout(PATIENCE, self.inbox.ready()).await.expect("something is delivered");
-            let mut deliveries = Vec::new();
-            self.inbox.take(&mut deliveries);
-            self.taken.extend(deliveries);
+            self.taken.extend(self.inbox.take());
         }
         self.taken.pop_front().unwrap()
     }
