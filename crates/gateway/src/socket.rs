@@ -4,7 +4,7 @@
 //! run on the same thread.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::Shutdown;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -18,8 +18,6 @@ use socket2::SockRef;
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// How long sent bytes may go unacknowledged before the kernel ends the connection (RFC 5482).
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most frames one write gathers.
-const FRAMES_PER_WRITE: usize = 64;
 
 /// A socket and who is to be woken about it.
 #[derive(Debug)]
@@ -85,12 +83,18 @@ impl Socket {
     }
 
     /// Writes the front of `outbox`, as much as one call takes.
-    pub(crate) fn write(&self, outbox: &Outbox) -> Written {
-        let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
-        let filled = outbox.slices(&mut slices);
-        let outcome = match &slices[..filled] {
-            [one] => self.stream.try_write(one),
-            several => self.stream.try_write_vectored(several),
+    ///
+    /// Several frames are gathered in `buffer` first: copying some small frames costs less than having the
+    /// kernel walk a list of them. A frame that fills the buffer alone is written from where it lies.
+    pub(crate) fn write(&self, outbox: &Outbox, buffer: &mut [u8]) -> Written {
+        let mut frames = outbox.frames();
+        let is_only = frames.len() == 1;
+        let outcome = match frames.next() {
+            Some(first) if is_only || first.len() >= buffer.len() => self.stream.try_write(first),
+            first => {
+                let gathered = gather(first.into_iter().chain(frames), buffer);
+                self.stream.try_write(&buffer[..gathered])
+            }
         };
         match outcome {
             Ok(bytes) => Written::Bytes(bytes),
@@ -153,5 +157,39 @@ impl Socket {
 
     pub(crate) fn is_over(&self) -> bool {
         self.is_over.get()
+    }
+}
+
+/// Copies frames one behind the other until `buffer` is full; says how much of it is used.
+fn gather<'a>(frames: impl Iterator<Item = &'a [u8]>, buffer: &mut [u8]) -> usize {
+    let mut used = 0;
+    for frame in frames {
+        let room = &mut buffer[used..];
+        let len = frame.len().min(room.len());
+        room[..len].copy_from_slice(&frame[..len]);
+        used += len;
+        if len < frame.len() {
+            break;
+        }
+    }
+    used
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_gathered_as_far_as_there_is_room() {
+        let mut buffer = [0; 8];
+        for (frames, gathered) in [
+            (&[&b"one"[..], b"two"][..], &b"onetwo"[..]),
+            (&[b"one", b"three"], b"onethree"),
+            (&[b"one", b"seven77", b"x"], b"oneseven"),
+            (&[], b""),
+        ] {
+            let used = gather(frames.iter().copied(), &mut buffer);
+            assert_eq!(&buffer[..used], gathered);
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! worth naming.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
+use std::mem;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -86,15 +86,10 @@ impl Outbox {
         self.frames.is_empty()
     }
 
-    /// Points `slices` at the first frames that wait and says how many it filled.
-    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let mut filled = 0;
-        for (slice, frame) in slices.iter_mut().zip(&self.frames) {
-            let written = if filled == 0 { self.head_written } else { 0 };
-            *slice = IoSlice::new(&frame.0.bytes[written..]);
-            filled += 1;
-        }
-        filled
+    /// What waits, frame by frame; the first one without what of it is written already.
+    pub fn frames(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        let mut written = self.head_written;
+        self.frames.iter().map(move |frame| &frame.0.bytes[mem::take(&mut written)..])
     }
 
     /// Takes `written` bytes from the front; says how many messages were completed by them.
@@ -126,9 +121,7 @@ mod tests {
     }
 
     fn waiting(outbox: &Outbox) -> String {
-        let mut slices = [IoSlice::new(&[]); 8];
-        let filled = outbox.slices(&mut slices);
-        slices[..filled].iter().map(|slice| std::str::from_utf8(slice).unwrap()).collect::<Vec<_>>().join("|")
+        outbox.frames().map(|frame| std::str::from_utf8(frame).unwrap()).collect::<Vec<_>>().join("|")
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The words of the tests: what was said to a client, the wire it reads that from, and a stage for stories.
 
 use std::collections::BTreeMap;
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -241,11 +240,7 @@ fn next(reader: &mut FrameReader, unread: &mut &mut [u8]) -> Option<Said> {
 
 /// The bytes of the first `frames` that wait.
 fn front(outbox: &Outbox, frames: usize) -> Vec<u8> {
-    let mut slices = vec![IoSlice::new(&[]); frames];
-    let filled = outbox.slices(&mut slices);
-    let mut bytes = Vec::with_capacity(outbox.bytes());
-    slices[..filled].iter().for_each(|slice| bytes.extend_from_slice(slice));
-    bytes
+    outbox.frames().take(frames).flatten().copied().collect()
 }
 
 /// Everything that waits.
