@@ -12,6 +12,7 @@ use std::time::Duration;
 use actix_rt::net::TcpStream;
 use causeway_hub::Outbox;
 use socket2::SockRef;
+use tokio::io::Interest;
 
 /// What the kernel may hold unsent for one client, in bytes (it doubles this for its own needs). The default
 /// would let megabytes pile up behind a client that has stopped reading.
@@ -77,9 +78,20 @@ impl Socket {
             std::task::ready!(self.stream.poll_read_ready(cx))?;
             match self.stream.try_read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(bytes) if bytes > 0 && bytes < buffer.len() => {
+                    self.expect_nothing_more();
+                    return Poll::Ready(Ok(bytes));
+                }
                 outcome => return Poll::Ready(outcome),
             }
         }
+    }
+
+    /// A read that did not fill its buffer has emptied the socket, and epoll tells when there is more (epoll(7),
+    /// question 9). Saying so to the runtime saves the read that would find nothing.
+    fn expect_nothing_more(&self) {
+        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        let _ = self.stream.try_io(Interest::READABLE, nothing);
     }
 
     /// Writes the front of `outbox`, as much as one call takes.

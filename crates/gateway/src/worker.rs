@@ -26,8 +26,8 @@ use crate::socket::{Socket, Written};
 
 /// How often time passes for the hub.
 const TICK: Duration = Duration::from_millis(250);
-/// How many outboxes are offered something before others have their turn: about a quarter millisecond.
-const OFFERS_PER_TURN: usize = 8 * 1024;
+/// How many outboxes are offered something before others have their turn: about a millisecond.
+const OFFERS_PER_TURN: usize = 32 * 1024;
 /// How much payload is encoded in the time of one offer.
 const BYTES_PER_OFFER: usize = 64;
 /// How many sockets are written to before others have their turn: about a millisecond.

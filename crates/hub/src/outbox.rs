@@ -40,8 +40,9 @@ impl SharedFrame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Overflow;
 
-/// A queue that has grown beyond this many frames is given back when it runs empty.
-const KEPT_CAPACITY: usize = 8;
+/// A queue that has grown beyond this many frames (256 bytes) is given back when it runs empty. Up to here it is
+/// kept, because a client that was owed a burst once is likely to be owed another.
+const KEPT_CAPACITY: usize = 32;
 
 /// The frames owed to one connection.
 #[derive(Debug, Default)]
