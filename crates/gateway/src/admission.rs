@@ -1,6 +1,6 @@
 //! How many may come in: at once and per second, for the node and for each client address.
 //!
-//! Both stores are bounded. Addresses that have been quiet are swept out; while more than [`ADDRESSES_MAX`] are
+//! Both stores are bounded. Addresses that have been quiet are swept out; while more than `ADDRESSES_MAX` are
 //! not, all share one bucket, so that a flood of addresses cannot buy memory or a fresh allowance.
 //!
 //! Lock order: the counts and the rate limiter are never held together.
