@@ -9,9 +9,9 @@ use clap::{Parser, Subcommand};
 
 mod cli;
 
-/// A connection allocates small things of many sizes; see docs/performance.md for what was measured.
+/// Takes least memory for each connection and no more time: see docs/performance.md.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Carries what services publish in Redis to browsers that subscribe over WebSocket.
 #[derive(Parser)]

@@ -9,7 +9,7 @@ pub(crate) use node::Node;
 pub(crate) use redis_server::{RedisServer, own_address};
 
 /// How long a test waits for what must come. Far longer than it should take, so that only a fault reaches it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks until the answer is yes.
 ///

@@ -6,14 +6,14 @@ import subprocess
 
 from support import tokens
 from support.node import Node, binary
-from support.process import eventually
+from support.process import PATIENCE, eventually
 from support.subscribers import Subscriber
 from websockets.asyncio.client import connect
 
 
 def causeway(*arguments, node, succeeds=True):
     command = [binary(), *arguments]
-    done = subprocess.run(command, cwd=node.directory, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command, cwd=node.directory, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode == 0) == succeeds, done.stderr or done.stdout
     return (done.stdout if succeeds else done.stderr).strip()
 
@@ -72,7 +72,7 @@ def test_check_live_asks_the_node_that_runs(cluster, tmp_path):
 def test_a_bad_configuration_starts_nothing(tmp_path):
     config = tmp_path / "causeway.toml"
     config.write_text("[limits]\nconections = 5\n")
-    done = subprocess.run([binary(), "serve", "--config", str(config)], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([binary(), "serve", "--config", str(config)], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1 and "limits.conections" in done.stderr and "connections" in done.stderr, done.stderr
 
 
@@ -88,7 +88,7 @@ def test_the_live_feed_tells_the_rates_of_a_node(cluster):
                     told.update(json.loads(await feed.recv()))
 
             cluster.publish("orders.1", "1")
-            await asyncio.wait_for(heard_of_both(), 10)
+            await asyncio.wait_for(heard_of_both(), PATIENCE)
             assert told["connections"] == 1 and told["redis_link_up"] is True
 
     asyncio.run(story())

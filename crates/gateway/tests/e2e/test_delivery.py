@@ -9,7 +9,7 @@ import pytest
 from support import tokens
 from support.cluster import ask
 from support.crowd import SIZE, TOPICS, member, shares, topics_of
-from support.process import eventually
+from support.process import PATIENCE, eventually
 from support.subscribers import Subscriber, WsSubscribers, together
 
 ROUNDS = 400  # of one message to each topic: 20,000 in all
@@ -44,7 +44,7 @@ async def the_crowd_hears_everything(cluster):
         await asyncio.to_thread(cluster.redis.publish, publications)
         await eventually(
             lambda: all(sum(map(len, subscriber.messages.values())) >= 2 * ROUNDS for subscriber in subscribers),
-            "everyone has heard as many messages as were meant for it", seconds=60,
+            "everyone has heard as many messages as were meant for it",
         )
         reports = await ws_subscribers.report(messages=2 * ROUNDS * len(with_ws))
         for subscriber in subscribers:
@@ -61,7 +61,7 @@ def test_redis_cli_is_a_publisher(cluster):
     async def story():
         async with together(on_both_nodes(cluster, ["orders.42"])) as subscribers:
             redis_cli = ["redis-cli", "-h", cluster.redis.address, "-p", str(cluster.redis.port)]
-            subprocess.run([*redis_cli, "PUBLISH", "orders.42", '{"total":9}'], check=True, timeout=10)
+            subprocess.run([*redis_cli, "PUBLISH", "orders.42", '{"total":9}'], check=True, timeout=PATIENCE)
             await all_heard(subscribers, "orders.42", [{"total": 9}])
 
     asyncio.run(story())

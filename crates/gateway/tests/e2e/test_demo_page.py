@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from support.browser import Browser
 from support.demo import DevNode, HostLoad
-from support.process import until
+from support.process import PATIENCE, until
 from support.redis_server import RedisServer
 
 
@@ -102,7 +102,7 @@ def test_the_printed_example_arrives_on_the_page(page, tmp_path):
         open_with(page, node, "chat.1")
         example = node.example()
         assert "curl " in example
-        answer = subprocess.run(["sh", "-c", example], check=True, capture_output=True, text=True, timeout=10)
+        answer = subprocess.run(["sh", "-c", example], check=True, capture_output=True, text=True, timeout=PATIENCE)
         assert answer.stdout == "{}"
         until(lambda: messages(page) == [("chat.1", {"text": "hello"})], "the message is in the log")
     assert page.console() == []

@@ -11,6 +11,7 @@ import tomllib
 import pytest
 import yaml
 from support.node import binary
+from support.process import PATIENCE
 
 ROOT = pathlib.Path(__file__).parents[4]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -47,7 +48,7 @@ def check(config_file, environment=None):
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("CAUSEWAY_")}
     return subprocess.run(
         [binary(), "check", "--config", str(config_file)],
-        env=inherited | (environment or {}), capture_output=True, text=True, timeout=20,
+        env=inherited | (environment or {}), capture_output=True, text=True, timeout=PATIENCE,
     )
 
 

@@ -6,7 +6,7 @@ import json
 import socket
 
 from support import tokens
-from support.process import eventually
+from support.process import PATIENCE, eventually
 from support.requests import HANDSHAKE, bearer
 from support.subscribers import Subscriber
 from websockets.frames import Frame, Opcode
@@ -14,7 +14,7 @@ from websockets.frames import Frame, Opcode
 SETTINGS = {
     "workers": 1,
     "limits": {"outbox_bytes": "256KiB", "message_bytes": "64KiB"},
-    "heartbeat": {"ping_interval": "1s", "pong_timeout": "1s"},
+    "heartbeat": {"ping_interval": "1s", "pong_timeout": "5s"},
 }
 
 
@@ -62,7 +62,7 @@ def test_a_client_that_does_not_answer_pings_is_cut(cluster):
         before = closes(cluster, 4408)
         async with Subscriber(cluster.nodes[0].connect_url(), ["quiet"]) as bystander:
             with unresponsive(cluster) as client:
-                client.settimeout(10)
+                client.settimeout(PATIENCE)
                 heard = b""
                 while piece := await asyncio.to_thread(client.recv, 4096):
                     heard += piece

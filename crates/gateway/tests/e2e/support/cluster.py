@@ -6,6 +6,7 @@ import http.client
 
 from .nginx import Nginx
 from .node import Node
+from .process import PATIENCE
 from .redis_server import RedisServer
 
 
@@ -33,7 +34,7 @@ def running_cluster(directory, settings=None):
 
 def ask(where, method, path, headers=None, body=None, source=None):
     """One HTTP request to `address:port`, as (status, headers, body)."""
-    connection = http.client.HTTPConnection(where, timeout=10, source_address=source and (source, 0))
+    connection = http.client.HTTPConnection(where, timeout=PATIENCE, source_address=source and (source, 0))
     with contextlib.closing(connection):
         connection.request(method, path, body=body, headers=headers or {})
         answer = connection.getresponse()

@@ -4,7 +4,7 @@ import pathlib
 import ssl
 import subprocess
 
-from .process import Process, free_port, until
+from .process import PATIENCE, Process, free_port, until
 
 SHIPPED = pathlib.Path(__file__).parents[5] / "nginx" / "causeway.conf"
 
@@ -40,7 +40,7 @@ class Nginx(Process):
     def reload(self):
         """Returns once new workers serve, and the old ones have gone or only finish what they hold."""
         old = set(self._serving())
-        subprocess.run(self._nginx("-s", "reload"), check=True, timeout=10)
+        subprocess.run(self._nginx("-s", "reload"), check=True, timeout=PATIENCE)
         until(lambda: self._serving() and not self._serving() & old, "nginx has changed its workers")
 
     def _nginx(self, *arguments):
@@ -56,7 +56,7 @@ class Nginx(Process):
             ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
              "-days", "2", "-subj", "/CN=causeway", "-addext", f"subjectAltName=IP:{self.address}",
              "-keyout", self.directory / "causeway.key", "-out", self.certificate],
-            check=True, capture_output=True, timeout=20,
+            check=True, capture_output=True, timeout=PATIENCE,
         )
 
     def _substituted(self):

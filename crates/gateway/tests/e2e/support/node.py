@@ -6,7 +6,7 @@ import urllib.error
 import urllib.request
 
 from . import tokens
-from .process import Process
+from .process import PATIENCE, Process
 
 ORIGIN = "https://app.example.com"
 
@@ -65,7 +65,7 @@ class Node(Process):
 
     def admin_status(self, path):
         try:
-            return urllib.request.urlopen(f"http://{self.admin}{path}", timeout=5).status
+            return urllib.request.urlopen(f"http://{self.admin}{path}", timeout=PATIENCE).status
         except urllib.error.HTTPError as refusal:
             refusal.close()
             return refusal.code
@@ -81,7 +81,7 @@ class Node(Process):
         return value
 
     def _values(self, name):
-        with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=5) as page:
+        with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=PATIENCE) as page:
             lines = page.read().decode().splitlines()
         values = [float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
         assert values, f"/metrics has no {name}"

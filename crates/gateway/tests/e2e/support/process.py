@@ -10,6 +10,9 @@ import time
 
 _addresses = itertools.count(1)
 
+# In seconds. Only a story that fails waits for so long; one that passes on a starved machine is not to fail for that.
+PATIENCE = 60.0
+
 
 def own_address():
     """A loopback address nobody else uses: no port of it can collide with an outgoing connection or another run."""
@@ -23,7 +26,7 @@ def free_port(address):
         return probe.getsockname()[1]
 
 
-def until(condition, what, seconds=10.0):
+def until(condition, what, seconds=PATIENCE):
     """The first true value of `condition`. For short waits; inside a story that must go on reading, `eventually`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -32,7 +35,7 @@ def until(condition, what, seconds=10.0):
     return value
 
 
-async def eventually(condition, what, seconds=10.0):
+async def eventually(condition, what, seconds=PATIENCE):
     """`until`, while the story's subscribers go on reading."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -94,7 +97,7 @@ class Process:
             return
         self.child.send_signal(how)
         try:
-            self.child.wait(timeout=10)
+            self.child.wait(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             self.child.kill()
             self.child.wait()

@@ -11,7 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from . import tokens
-from .process import eventually
+from .process import PATIENCE, eventually
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "subscribers.mjs"
 
@@ -82,14 +82,14 @@ class Subscriber:
         number = next(self._ids)
         reply = self._replies[number] = asyncio.get_running_loop().create_future()
         await self.socket.send(json.dumps({"id": number, "op": op, **fields}))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             return await reply
 
     async def settle(self):
         """Afterwards, everything that the node had sent has been heard: a socket keeps its order."""
         assert (await self.command("ping"))["op"] == "pong"
 
-    async def closed(self, seconds=10.0):
+    async def closed(self, seconds=PATIENCE):
         """The close code of the first socket that ended."""
         await eventually(lambda: self.closes, "the socket is closed", seconds)
         return self.closes[0]
@@ -178,10 +178,10 @@ class WsSubscribers:
     async def report(self, messages):
         """What each client has heard, once all together have heard that many messages (and whatever came with them)."""
         self.child.stdin.write(f"{messages}\n".encode())
-        return await self._told(seconds=60)
+        return await self._told()
 
-    async def _told(self, seconds=20):
-        async with asyncio.timeout(seconds):
+    async def _told(self):
+        async with asyncio.timeout(PATIENCE):
             line = await self.child.stdout.readline()
         assert line, "the Node.js subscribers ended; see stderr"
         return json.loads(line)
