@@ -46,23 +46,23 @@ fn a_faultless_gateway_passes_and_is_measured() {
 
 #[test]
 fn a_lost_message_is_noticed() {
-    let [lost, duplicated, reordered] = faults(&fanout(Fault::Lose, 2));
+    let [lost, duplicated, reordered] = faults(&fanout(Fault::Lose, 4));
     assert_eq!((lost, duplicated, reordered), (1, 0, 0));
 }
 
 #[test]
 fn a_repeated_message_is_noticed() {
-    assert_eq!(faults(&fanout(Fault::Repeat, 2)), [0, 1, 0]);
+    assert_eq!(faults(&fanout(Fault::Repeat, 4)), [0, 1, 0]);
 }
 
 #[test]
 fn a_message_out_of_turn_is_noticed() {
-    assert_eq!(faults(&fanout(Fault::Swap, 2)), [0, 0, 1]);
+    assert_eq!(faults(&fanout(Fault::Swap, 4)), [0, 0, 1]);
 }
 
 #[test]
 fn a_connection_that_is_closed_is_named_with_its_code() {
-    let output = fanout(Fault::Close, 2);
+    let output = fanout(Fault::Close, 4);
     let [lost, _, _] = faults(&output);
     assert!(lost >= 1);
     let report = String::from_utf8(output.stdout).unwrap();

@@ -21,7 +21,7 @@ use crate::stamp::{PAYLOAD_BYTES_MIN, Stamp};
 /// Before anything is measured, caches are filled and buffers have grown.
 const WARM_UP: Duration = Duration::from_secs(1);
 /// When nobody has heard anything for so long, what is still in the air is lost.
-const LANDING_TIMEOUT: Duration = Duration::from_secs(2);
+const LANDING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The arguments of `fanout`.
 #[derive(Debug, Args)]
