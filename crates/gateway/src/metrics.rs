@@ -9,7 +9,6 @@ use causeway_protocol::CloseCode;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
-
 use serde::Serialize;
 
 use crate::rejection::Rejection;
@@ -20,8 +19,7 @@ pub struct Metrics {
     registry: Registry,
     /// `causeway_upgrades_accepted_total`
     pub accepted: IntCounter,
-    /// `causeway_upgrades_refused_total{reason}`
-    pub refused: IntCounterVec,
+    refused: IntCounterVec,
     publishes: IntCounterVec,
     closed: IntCounterVec,
     connections: IntGaugeVec,
@@ -134,8 +132,8 @@ impl Metrics {
         for reason in Rejection::UPGRADE_CODES {
             self.refused.with_label_values(&[reason]);
         }
-        for outcome in ["published", "unavailable", "refused"] {
-            self.publishes.with_label_values(&[outcome]);
+        for outcome in [PublishOutcome::Published, PublishOutcome::Unavailable, PublishOutcome::Refused] {
+            self.publishes_ending(outcome);
         }
         self.add(0, HubCounters::default(), HubCounters::default(), HubGauges::default());
     }
@@ -162,14 +160,24 @@ impl Metrics {
         self.closed.with_label_values(&[&label]).inc();
     }
 
+    /// Counts a refused upgrade, or a verdict that says it would be.
+    pub(crate) fn count_refused(&self, rejection: &Rejection) {
+        let reason = rejection.code();
+        debug_assert!(Rejection::UPGRADE_CODES.contains(&reason), "{reason} is no code of a refused upgrade");
+        self.refused.with_label_values(&[reason]).inc();
+    }
+
     /// Counts a publish by a client or over HTTP.
-    pub(crate) fn count_publish(&self, outcome: &PublishOutcome) {
-        let label = match outcome {
+    pub(crate) fn count_publish(&self, outcome: PublishOutcome) {
+        self.publishes_ending(outcome).inc();
+    }
+
+    fn publishes_ending(&self, outcome: PublishOutcome) -> IntCounter {
+        self.publishes.with_label_values(&[match outcome {
             PublishOutcome::Published => "published",
             PublishOutcome::Unavailable => "unavailable",
             PublishOutcome::Refused => "refused",
-        };
-        self.publishes.with_label_values(&[label]).inc();
+        }])
     }
 
     /// The main figures, for the live feed.

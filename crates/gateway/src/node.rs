@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use actix_http::header::{self, HeaderMap};
 use actix_http::{RequestHead, Uri};
-use causeway_broker::{Broker, EmbeddedBroker, RedisBroker};
-use causeway_hub::HubLimits;
+use bytes::Bytes;
+use causeway_broker::{Broker, EmbeddedBroker, PublishError, RedisBroker};
+use causeway_hub::{HubLimits, PublishOutcome, PublishPermit};
 use causeway_protocol::frame::FrameLimits;
 use tokio::sync::watch;
 
@@ -102,6 +103,29 @@ impl Node {
         let handshake = handshake(head)?;
         let verified = self.verifier.verify(token.as_deref().ok_or(TokenError::Missing)?)?;
         Ok((Guest { admitted, verified }, handshake))
+    }
+
+    /// Publishes for a client, and counts how that went. Like [`Broker::publish`], the call enqueues at once and
+    /// the future only waits.
+    pub(crate) fn publish(
+        self: &Arc<Self>,
+        permit: PublishPermit,
+        payload: Bytes,
+    ) -> impl Future<Output = PublishOutcome> + use<> {
+        let confirmed = self.broker.publish(permit.into_topic(), payload);
+        let node = Arc::clone(self);
+        async move {
+            let outcome = match confirmed.await {
+                Ok(()) => PublishOutcome::Published,
+                Err(PublishError::Unavailable | PublishError::Busy) => PublishOutcome::Unavailable,
+                Err(PublishError::Refused(cause)) => {
+                    tracing::debug!(%cause, "the broker refused a publish");
+                    PublishOutcome::Refused
+                }
+            };
+            node.metrics.count_publish(outcome);
+            outcome
+        }
     }
 
     /// The client behind a request.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
-use causeway_broker::PublishError;
 use causeway_hub::PublishOutcome;
 use causeway_protocol::Topic;
 use percent_encoding::percent_decode_str;
@@ -86,7 +85,7 @@ fn judge(request: &HttpRequest, node: &Node) -> Result<HttpResponse, Rejection> 
     match node.admit(peer, request.head(), without_handshake) {
         Ok(_) => Ok(HttpResponse::NoContent().finish()),
         Err(rejection) => {
-            node.metrics.refused.with_label_values(&[rejection.code()]).inc();
+            node.metrics.count_refused(&rejection);
             Err(rejection)
         }
     }
@@ -107,18 +106,11 @@ async fn publish(
         Ok(Err(_)) => return Err(Rejection::TooLarge(bytes_max)),
         Ok(Ok(Err(_))) | Err(_) => return Err(Rejection::UnreadablePayload),
     };
-    let (outcome, answer) = match node.broker.publish(permit.into_topic(), payload).await {
-        Ok(()) => (PublishOutcome::Published, Ok(HttpResponse::Accepted().json(serde_json::json!({})))),
-        Err(PublishError::Unavailable | PublishError::Busy) => {
-            (PublishOutcome::Unavailable, Err(Rejection::BrokerUnavailable))
-        }
-        Err(PublishError::Refused(cause)) => {
-            tracing::debug!(%cause, "the broker refused a publish");
-            (PublishOutcome::Refused, Err(Rejection::BrokerRefused))
-        }
-    };
-    node.metrics.count_publish(&outcome);
-    answer
+    match node.publish(permit, payload).await {
+        PublishOutcome::Published => Ok(HttpResponse::Accepted().json(serde_json::json!({}))),
+        PublishOutcome::Unavailable => Err(Rejection::BrokerUnavailable),
+        PublishOutcome::Refused => Err(Rejection::BrokerRefused),
+    }
 }
 
 fn topic_of(path: &str) -> Result<Topic, Rejection> {

@@ -36,7 +36,7 @@ pub(crate) fn answer(worker: &Rc<Worker>, request: &Request, framed: Framed<TcpS
             }
         }
         Err(rejection) => {
-            worker.node.metrics.refused.with_label_values(&[rejection.code()]).inc();
+            worker.node.metrics.count_refused(&rejection);
             tracing::debug!(code = rejection.code(), "refused an upgrade");
             // A client that has gone needs no answer. Dropping the socket closes it behind the answer.
             let _ = Socket::write_first(&parts.io, &rejection.http1());

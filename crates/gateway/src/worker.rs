@@ -13,10 +13,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use causeway_broker::{Delivery, Inbox, Interest, PublishError, Ticket, WorkerId};
-use causeway_hub::{
-    Fate, Hub, HubCounters, InterestChange, Moment, Policy, PublishOutcome, Request, SessionKey,
-};
+use causeway_broker::{Delivery, Inbox, Interest, Ticket, WorkerId};
+use causeway_hub::{Fate, Hub, HubCounters, InterestChange, Moment, Policy, Request, SessionKey};
 use causeway_protocol::CommandId;
 use tokio::time::timeout_at;
 
@@ -120,26 +118,17 @@ impl Worker {
     pub(crate) fn carry_out(self: &Rc<Self>, key: SessionKey, request: Request) {
         match request {
             Request::Publish { id, permit, data } => {
-                let publish = self.node.broker.publish(permit.into_topic(), data);
+                // Called here, not in the task: publishes keep the order of their commands.
+                let publish = self.node.publish(permit, data);
                 let worker = Rc::clone(self);
-                actix_rt::spawn(async move { worker.published(key, &id, publish.await) });
+                actix_rt::spawn(async move {
+                    let outcome = publish.await;
+                    worker.hub.borrow_mut().published(key, &id, outcome, worker.now());
+                    worker.flush(key);
+                });
             }
             Request::Authenticate { id, token } => self.reauthenticate(key, &id, &token),
         }
-    }
-
-    fn published(&self, key: SessionKey, id: &CommandId, outcome: Result<(), PublishError>) {
-        let outcome = match outcome {
-            Ok(()) => PublishOutcome::Published,
-            Err(PublishError::Unavailable | PublishError::Busy) => PublishOutcome::Unavailable,
-            Err(PublishError::Refused(cause)) => {
-                tracing::debug!(%cause, "the broker refused a publish");
-                PublishOutcome::Refused
-            }
-        };
-        self.node.metrics.count_publish(&outcome);
-        self.hub.borrow_mut().published(key, id, &outcome, self.now());
-        self.flush(key);
     }
 
     fn reauthenticate(&self, key: SessionKey, id: &CommandId, token: &str) {
@@ -199,7 +188,7 @@ impl Worker {
                 next_tick = now + TICK;
             }
             if deliveries.len() == 0 {
-                deliveries = self.take_inbox();
+                deliveries = self.inbox.take().into_iter();
             }
             let is_all_delivered = self.deliver(&mut deliveries, &mut ahead_bytes);
             let is_all_written = self.flush_listed();
@@ -213,10 +202,6 @@ impl Worker {
                 tokio::task::yield_now().await;
             }
         }
-    }
-
-    fn take_inbox(&self) -> std::vec::IntoIter<Delivery> {
-        self.inbox.take().into_iter()
     }
 
     /// Hands some deliveries to the hub; says whether those were all.

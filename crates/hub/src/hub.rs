@@ -58,7 +58,7 @@ pub enum Request {
 }
 
 /// How a publish went.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublishOutcome {
     /// The broker took it.
     Published,
@@ -334,7 +334,7 @@ impl Hub {
     // What comes of requests.
 
     /// A publish that this session asked for has an outcome.
-    pub fn published(&mut self, key: SessionKey, id: &CommandId, outcome: &PublishOutcome, now: Moment) {
+    pub fn published(&mut self, key: SessionKey, id: &CommandId, outcome: PublishOutcome, now: Moment) {
         match outcome {
             PublishOutcome::Published => self.owe(key, &Reply::Published { id }.frame(), now),
             PublishOutcome::Unavailable => {

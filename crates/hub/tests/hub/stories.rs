@@ -284,7 +284,7 @@ fn a_publish_goes_to_the_broker_byte_for_byte_and_is_answered_by_its_outcome() {
     assert_eq!((permit.topic().as_str(), &data[..]), ("chat.7", &br#"{"text" : "hi"}"#[..]));
     assert_eq!(stage.hears(alice), [], "not before the broker has it");
     for outcome in [PublishOutcome::Published, PublishOutcome::Unavailable, PublishOutcome::Refused] {
-        stage.hub.published(stage.key(alice), &id, &outcome, stage.now());
+        stage.hub.published(stage.key(alice), &id, outcome, stage.now());
     }
     let failed = |code: &str| match error(None, code) {
         Said::Error { code, message, retryable, .. } => {
@@ -636,7 +636,7 @@ fn whoever_comes_late_with_the_key_of_a_session_gone_harms_nobody() {
     hub.pinged(gone, b"", now);
     hub.close(gone, CloseCode::InternalError, now);
     hub.closed_by_client(gone, None, now);
-    hub.published(gone, &id, &PublishOutcome::Published, now);
+    hub.published(gone, &id, PublishOutcome::Published, now);
     hub.reauthenticated(gone, &id, Err("no".to_owned()), now);
     assert_eq!((hub.fate(gone, now), hub.disconnect(gone)), (Fate::Drop, None));
     assert!(hub.outbox(gone).is_none());

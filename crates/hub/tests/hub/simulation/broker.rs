@@ -1,0 +1,97 @@
+//! What the broker and the clock do.
+
+use super::checks::labels;
+use super::*;
+
+impl History {
+    pub(super) fn topic_live(&mut self) {
+        let now = at(self.model.now);
+        if self.chance(15) {
+            let Some((topic, ticket)) = self.broker.stale.choose(&mut self.random).cloned() else { return };
+            self.hub.topic_live(&Topic::parse(&topic).unwrap(), ticket, now);
+            return self.settle(Owed::new());
+        }
+        let wanted: Vec<(String, u64)> = self.broker.wanted.clone().into_iter().collect();
+        if let Some((topic, ticket)) = wanted.choose(&mut self.random)
+            && self.broker.is_linked
+        {
+            self.hub.topic_live(&Topic::parse(topic).unwrap(), *ticket, now);
+            let owed = self.model.topic_live(topic);
+            self.settle(owed);
+        }
+    }
+
+    pub(super) fn publish(&mut self) {
+        let topic = self.a_topic();
+        // Another worker may want a topic that is joining here; of one that was lost nothing can come.
+        if !self.broker.is_linked || matches!(self.model.topics.get(&topic), Some(TopicState::Lost { .. })) {
+            return;
+        }
+        self.messages_ever += 1;
+        let long = if self.chance(5) { "x".repeat(800) } else { String::new() };
+        let data = json!([self.messages_ever, long]);
+        let publication = Publication::new(Topic::parse(&topic).unwrap(), data.to_string());
+        let offered = self.hub.publish(&publication, at(self.model.now));
+        let owed = self.model.to_subscribers(&topic, &message(&topic, data));
+        assert_eq!(offered, owed.len());
+        self.settle(owed);
+    }
+
+    pub(super) fn topic_dropped(&mut self) {
+        let (topic, since) = (self.a_topic(), Duration::from_micros(self.random.random_range(0..900_000)));
+        self.hub.topic_dropped(&Topic::parse(&topic).unwrap(), since, at(self.model.now));
+        let owed = self.model.gap(&topic, "overload", since);
+        self.settle(owed);
+    }
+
+    pub(super) fn lose_link(&mut self) {
+        self.broker.is_linked = false;
+        let silent_for = Duration::from_micros(self.random.random_range(0..2_000_000));
+        self.hub.link_lost(silent_for, at(self.model.now));
+        self.model.link_lost(silent_for);
+        self.settle(Owed::new());
+    }
+
+    pub(super) fn drain(&mut self) {
+        if self.model.is_draining {
+            return;
+        }
+        let window = Duration::from_secs(self.random.random_range(1..8));
+        self.hub.drain(window, at(self.model.now));
+        let (now, owed) = (self.model.now, self.model.drain());
+        let count = owed.len() as u32;
+        self.settle(owed);
+        let told = self.model.sessions.values().filter_map(|session| session.drained);
+        let mut pauses: Vec<Duration> = told.map(|(_, latest)| latest - now).collect();
+        pauses.sort();
+        // A session that was cut instead leaves a hole, so a place may be one further on for each of them.
+        let cut = count - pauses.len() as u32;
+        for (place, pause) in (0..).zip(pauses) {
+            let second = Duration::from_millis(1001);
+            assert!(pause >= window * place / count, "spread evenly");
+            assert!(pause <= window * (place + cut) / count + second, "spread evenly");
+        }
+    }
+
+    pub(super) fn tick(&mut self) {
+        let most = if self.chance(10) { 6000 } else { 500 };
+        self.pass(most);
+        let now = self.model.now;
+        self.hub.tick(at(now));
+        for (&number, client) in &mut self.clients {
+            let waited = client.wire.bytes_waiting();
+            let told = client.wire.look(self.hub.outbox(client.key).expect("connected"));
+            let is_given_up = told.iter().any(|said| matches!(said, Said::Subscribed { .. }));
+            self.met.extend(is_given_up.then(|| "given up".to_owned()));
+            self.met.extend(told.iter().flat_map(labels));
+            self.model.tick_brought(number, waited, &told);
+        }
+        self.settle(Owed::new());
+        self.collect_listed();
+        for (number, client) in &self.clients {
+            let end = self.model.sessions[number].end.as_ref();
+            let is_overdue = end.is_some_and(|end| end.until + LATE <= now);
+            assert!(!is_overdue || self.listed.contains(number), "{client:?} is to be dropped");
+        }
+    }
+}
