@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use causeway_protocol::Topic;
@@ -72,7 +73,7 @@ impl Broker for EmbeddedBroker {
     fn publish(&self, topic: Topic, payload: Bytes) -> BoxFuture<'static, Result<(), PublishError>> {
         let Exchange { workers, topics } = &mut *self.lock();
         if let Some(wanting) = topics.get(&topic) {
-            workers.publication(&topic, wanting, payload);
+            workers.publication(&topic, wanting, payload, Instant::now());
         }
         future::ready(Ok(())).boxed()
     }
@@ -114,7 +115,7 @@ mod tests {
         publish(&broker, "news", "hello");
         publish(&broker, "other", "not for us");
         assert!(matches!(&taken(&inbox)[..],
-            [Delivery::Live(t, Ticket(3)), Delivery::Publication(p)]
+            [Delivery::Live(t, Ticket(3)), Delivery::Publication(p, _)]
             if t.as_str() == "news" && &p.payload()[..] == b"hello"));
         let report = broker.link();
         assert!(report.up);
@@ -131,7 +132,7 @@ mod tests {
         }
         publish(&broker, "news", "1");
         let (for_ann, for_bob) = (taken(&inbox_of_ann), taken(&inbox_of_bob));
-        let (Delivery::Publication(a), Delivery::Publication(b)) = (&for_ann[1], &for_bob[1]) else {
+        let (Delivery::Publication(a, _), Delivery::Publication(b, _)) = (&for_ann[1], &for_bob[1]) else {
             panic!("expected a message behind Live");
         };
         assert!(Arc::ptr_eq(a, b), "encoded once for the node");
@@ -153,7 +154,7 @@ mod tests {
         publish(&broker, "news", "fives");
         assert!(matches!(
             &taken(&inbox)[..],
-            [Delivery::Live(..), Delivery::Publication(_), Delivery::Dropped { topic: t, .. }] if t.as_str() == "news"
+            [Delivery::Live(..), Delivery::Publication(..), Delivery::Dropped { topic: t, .. }] if t.as_str() == "news"
         ));
         assert_eq!(broker.link().dropped_too_large, 1);
     }

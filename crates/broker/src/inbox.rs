@@ -70,6 +70,11 @@ impl Inbox {
         deliveries
     }
 
+    /// What waits now, in bytes as they are counted against the bound.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
     /// Waits until there is something to take. Cancel safe. Only one task may wait: the worker's.
     pub async fn ready(&self) {
         // A wake-up may be left over from something that was taken already, hence the loop.
@@ -95,7 +100,7 @@ impl Waiting {
                 self.deliveries.push(delivery);
                 return true;
             }
-            Delivery::Publication(publication) => {
+            Delivery::Publication(publication, _) => {
                 (publication.topic(), DELIVERY_BYTES + publication.payload().len())
             }
             Delivery::Dropped { topic, .. } => (topic, DELIVERY_BYTES),
@@ -128,7 +133,7 @@ mod tests {
     }
 
     fn message(name: &str, payload: &'static str) -> Delivery {
-        Delivery::Publication(Arc::new(Publication::new(topic(name), payload)))
+        Delivery::Publication(Arc::new(Publication::new(topic(name), payload)), Instant::now())
     }
 
     fn taken(inbox: &Inbox) -> Vec<String> {
@@ -137,7 +142,7 @@ mod tests {
 
     fn in_words(delivery: &Delivery) -> String {
         match delivery {
-            Delivery::Publication(p) => format!("{} {}", p.topic(), str::from_utf8(p.payload()).unwrap()),
+            Delivery::Publication(p, _) => format!("{} {}", p.topic(), str::from_utf8(p.payload()).unwrap()),
             Delivery::Live(topic, ticket) => format!("{topic} live {}", ticket.0),
             Delivery::LinkLost { .. } => "link lost".to_owned(),
             Delivery::Dropped { topic, .. } => format!("{topic} dropped"),

@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use causeway_protocol::{Publication, Topic};
@@ -16,11 +16,13 @@ use futures_util::future::BoxFuture;
 
 pub use embedded::EmbeddedBroker;
 pub use inbox::Inbox;
+pub use pulse::Pulse;
 pub use redis_broker::{RedisBroker, RedisConfig, RedisConfigError};
 
 mod embedded;
 mod inbox;
 mod interest;
+mod pulse;
 mod redis_broker;
 mod totals;
 mod workers;
@@ -47,8 +49,8 @@ pub struct Ticket(pub u64);
 /// What the broker tells a worker, in the order it came about.
 #[derive(Clone, Debug)]
 pub enum Delivery {
-    /// A message on a topic the worker wants (or wanted until just now).
-    Publication(Arc<Publication>),
+    /// A message on a topic the worker wants (or wanted until just now), and when the node received it.
+    Publication(Arc<Publication>, Instant),
     /// The subscription is confirmed: everything published to the topic from here on will be delivered. After
     /// [`Delivery::LinkLost`] it also says that the topic works again.
     Live(Topic, Ticket),
@@ -118,9 +120,11 @@ pub struct LinkReport {
     pub up: bool,
     /// How often the link was established again after it had been lost.
     pub reconnects: u64,
-    /// Topics this node is subscribed to, or trying to be.
+    /// For how long the broker's own thread has not come round to its work; the embedded broker has none.
+    pub stuck_for: Duration,
+    /// Topics this node is subscribed to, or trying to be; reserved ones are among them.
     pub topics: u64,
-    /// Messages that arrived for this node's topics.
+    /// Messages that arrived for this node's topics, reserved ones left out.
     pub messages_received: u64,
     /// Their payload bytes.
     pub bytes_received: u64,

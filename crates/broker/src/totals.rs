@@ -4,12 +4,15 @@
 //! Each number is right by itself; two of them may be a message apart.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
-use crate::LinkReport;
+use crate::{LinkReport, Pulse};
 
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) up: AtomicBool,
+    /// Of the broker's thread, where it has one.
+    pub(crate) pulse: Option<Pulse>,
     pub(crate) reconnects: AtomicU64,
     pub(crate) topics: AtomicU64,
     pub(crate) messages_received: AtomicU64,
@@ -22,6 +25,7 @@ impl Totals {
     pub(crate) fn report(&self) -> LinkReport {
         LinkReport {
             up: self.up.load(Relaxed),
+            stuck_for: self.pulse.as_ref().map_or(Duration::ZERO, Pulse::silent_for),
             reconnects: self.reconnects.load(Relaxed),
             topics: self.topics.load(Relaxed),
             messages_received: self.messages_received.load(Relaxed),

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use causeway_protocol::{Publication, Topic};
@@ -38,10 +38,13 @@ impl Workers {
         WorkerId(id)
     }
 
-    /// Hands one message to all workers that want its topic; one that is too large is announced as dropped.
-    pub(crate) fn publication(&self, topic: &Topic, wanting: &Wanting, payload: Bytes) {
-        self.totals.messages_received.fetch_add(1, Relaxed);
-        self.totals.bytes_received.fetch_add(payload.len() as u64, Relaxed);
+    /// Hands one message, received just now, to all workers that want its topic; one that is too large is
+    /// announced as dropped.
+    pub(crate) fn publication(&self, topic: &Topic, wanting: &Wanting, payload: Bytes, now: Instant) {
+        if !topic.is_reserved() {
+            self.totals.messages_received.fetch_add(1, Relaxed);
+            self.totals.bytes_received.fetch_add(payload.len() as u64, Relaxed);
+        }
         if payload.len() > self.payload_bytes_max {
             self.totals.dropped_too_large.fetch_add(1, Relaxed);
             self.dropped(topic, wanting, Duration::ZERO);
@@ -49,7 +52,7 @@ impl Workers {
         }
         let publication = Arc::new(Publication::new(topic.clone(), payload));
         for &(worker, _) in &wanting.0 {
-            if !self.tell(worker, Delivery::Publication(Arc::clone(&publication))) {
+            if !self.tell(worker, Delivery::Publication(Arc::clone(&publication), now)) {
                 self.totals.dropped_overload.fetch_add(1, Relaxed);
             }
         }

@@ -311,7 +311,7 @@ async fn what_an_inbox_has_no_room_for_is_announced() {
     let mut delivered = 0;
     let dropped = loop {
         match node.next().await {
-            Delivery::Publication(p) => {
+            Delivery::Publication(p, _) => {
                 assert_eq!(p.payload(), delivered.to_string().as_bytes());
                 delivered += 1;
             }

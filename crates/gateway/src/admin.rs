@@ -23,9 +23,12 @@ pub(crate) fn routes(config: &mut web::ServiceConfig, node: &Arc<Node>) {
         .route("/live", web::get().to(feed));
 }
 
-/// Alive is who answers.
-async fn live() -> &'static str {
-    "alive\n"
+/// Whether every thread still comes round to its work; if not, which does not. Restarting would help then.
+async fn live(node: web::Data<Node>) -> HttpResponse {
+    match node.stuck_cause() {
+        None => HttpResponse::Ok().body("alive\n"),
+        Some(cause) => HttpResponse::ServiceUnavailable().body(format!("{cause}\n")),
+    }
 }
 
 /// Whether new clients should be sent here; if not, why.
@@ -39,7 +42,7 @@ async fn ready(node: web::Data<Node>) -> HttpResponse {
 async fn metrics(node: web::Data<Node>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
-        .body(node.metrics.render(node.broker.link()))
+        .body(node.metrics.render(&node.report()))
 }
 
 /// The live feed: a WebSocket that tells the node's figures every second, as JSON.

@@ -19,7 +19,7 @@ use crate::config::{Config, DrainGiven};
 use crate::dev::DemoPage;
 use crate::node::{Node, Phase};
 use crate::worker::Worker;
-use crate::{admin, public, upgrade};
+use crate::{admin, canary, public, upgrade};
 
 /// How long a client may take to send a request's head.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -107,7 +107,8 @@ impl Gateway {
         let Self { node, public, admin, drain, .. } = self;
         let handles = [public.handle(), admin.handle()];
         let stop = actix_rt::spawn(stop_on_signal(Arc::clone(&node), drain, handles));
-        actix_rt::spawn(sweep(node));
+        actix_rt::spawn(sweep(Arc::clone(&node)));
+        actix_rt::spawn(async move { canary::run(&*node.broker, &node.canary, &node.metrics).await });
         let outcome = futures_util::future::try_join(public, admin).await;
         stop.abort();
         outcome.map(drop)

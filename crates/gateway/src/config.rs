@@ -13,13 +13,14 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use causeway_broker::RedisConfig;
 use causeway_hub::HubLimits;
+use causeway_protocol::Pattern;
 use causeway_protocol::frame::FrameLimits;
 use ipnet::IpNet;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 
 pub use given::{
     AuthGiven, DrainGiven, ENV_PREFIX, Given, HeartbeatGiven, KeyGiven, LimitsGiven, LogFormat, LogGiven,
-    Overrides, RedisGiven, Secret,
+    MetricsGiven, Overrides, RedisGiven, Secret, TopicClassGiven,
 };
 
 use crate::admission::AdmissionLimits;
@@ -30,6 +31,8 @@ mod given;
 
 /// What one message in an inbox costs besides its payload, generously.
 const INBOX_ITEM_BYTES: usize = 1024;
+/// The most topic classes: each is a few series, and every new topic is compared with each.
+const TOPIC_CLASSES_MAX: usize = 50;
 /// The shortest secret of an HMAC key, in bytes (RFC 7518 §3.2).
 const SECRET_BYTES_MIN: usize = 32;
 
@@ -78,6 +81,10 @@ pub struct Config {
     pub frames: FrameLimits,
     /// Bytes that may wait in front of one worker.
     pub inbox_bytes: usize,
+    /// Bytes that may wait on the node, in inboxes and outboxes together.
+    pub budget_bytes: usize,
+    /// Names and patterns of the topic classes that are counted apart.
+    pub topic_classes: Vec<(String, Pattern)>,
     /// How the node stops.
     pub drain: DrainGiven,
 }
@@ -156,6 +163,8 @@ impl TryFrom<&Given> for Config {
             },
             frames: FrameLimits { message_bytes_max: message_bytes, fragments_max: limits.message_fragments },
             inbox_bytes,
+            budget_bytes: total,
+            topic_classes: topic_classes(&given.metrics.topic_classes)?,
             drain: DrainGiven {
                 lead_time: at_most_a_day("drain.lead_time", given.drain.lead_time)?,
                 window: at_most_a_day("drain.window", given.drain.window)?,
@@ -269,6 +278,26 @@ fn redis(given: &RedisGiven, message_bytes: usize) -> Result<Option<RedisConfig>
     };
     config.check().map_err(|error| bad("redis.url", error, "redis://[user:password@]host[:port][/db]"))?;
     Ok(Some(config))
+}
+
+fn topic_classes(given: &[TopicClassGiven]) -> Result<Vec<(String, Pattern)>, ConfigError> {
+    let mut classes: Vec<(String, Pattern)> = Vec::new();
+    for (at, TopicClassGiven { name, pattern }) in given.iter().enumerate() {
+        let key = |field| format!("metrics.topic_classes[{at}].{field}");
+        let is_name = |name: &str| {
+            (1..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        if !is_name(name) || classes.iter().any(|(other, _)| other == name) {
+            return Err(bad(&key("name"), name, "1 to 32 of A-Z a-z 0-9 _, and another name for each class"));
+        }
+        let parsed = Pattern::parse(pattern)
+            .map_err(|_| bad(&key("pattern"), pattern, "a topic pattern such as orders.**"))?;
+        classes.push((name.clone(), parsed));
+    }
+    if classes.len() > TOPIC_CLASSES_MAX {
+        return Err(bad("metrics.topic_classes", classes.len(), "at most 50 classes"));
+    }
+    Ok(classes)
 }
 
 fn origins(given: &Given) -> Result<AllowedOrigins, ConfigError> {

@@ -17,6 +17,8 @@ pub mod public;
 pub mod rejection;
 pub mod token;
 
+mod budget;
+mod canary;
 mod connection;
 mod handshake;
 mod socket;

@@ -1,24 +1,31 @@
 //! What all workers of a node share: who is let in, the broker, the books, and whether the node is stopping.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use actix_http::header::{self, HeaderMap};
 use actix_http::{RequestHead, Uri};
 use bytes::Bytes;
-use causeway_broker::{Broker, EmbeddedBroker, PublishError, RedisBroker};
+use causeway_broker::{Broker, EmbeddedBroker, PublishError, Pulse, RedisBroker};
 use causeway_hub::{HubLimits, PublishOutcome, PublishPermit};
+use causeway_protocol::Pattern;
 use causeway_protocol::frame::FrameLimits;
 use tokio::sync::watch;
 
 use crate::admission::{Admission, Admitted};
+use crate::budget::Budget;
+use crate::canary::CanaryState;
 use crate::client_addr::{ClientAddr, PeerAddr, TrustedProxies};
 use crate::config::{Auth, Config};
 use crate::handshake;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, NodeReport};
 use crate::origin::AllowedOrigins;
 use crate::rejection::Rejection;
 use crate::token::{TokenError, Verified, Verifier};
+
+/// A thread that shows no sign of life for so long is stuck: none of its steps takes more than milliseconds.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
 
 /// How far the node has come towards its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +49,11 @@ pub struct Node {
     pub(crate) verifier: Verifier,
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) metrics: Metrics,
+    pub(crate) budget: Budget,
+    pub(crate) canary: CanaryState,
+    pub(crate) topic_classes: Arc<[Pattern]>,
+    /// Of the workers, in the order of their start.
+    pulses: Mutex<Vec<Arc<Pulse>>>,
     trusted_proxies: TrustedProxies,
     pub(crate) allowed_origins: AllowedOrigins,
     cookie: Option<String>,
@@ -67,6 +79,7 @@ impl Node {
             Some(redis) => RedisBroker::start(redis)?,
             None => Arc::new(EmbeddedBroker::new(config.hub.publish_bytes)),
         };
+        let (class_names, topic_classes): (Vec<_>, Vec<_>) = config.topic_classes.into_iter().unzip();
         Ok(Arc::new(Self {
             name: config.node,
             hub_limits: config.hub,
@@ -75,7 +88,11 @@ impl Node {
             admission: Arc::new(Admission::new(config.admission)),
             verifier: Verifier::new(keys, &rules),
             broker,
-            metrics: Metrics::new(),
+            metrics: Metrics::new(&class_names),
+            budget: Budget::new(config.budget_bytes),
+            canary: CanaryState::default(),
+            topic_classes: topic_classes.into(),
+            pulses: Mutex::default(),
             trusted_proxies: TrustedProxies::new(config.trusted_proxies),
             allowed_origins: config.allowed_origins,
             cookie,
@@ -92,6 +109,9 @@ impl Node {
         handshake: impl FnOnce(&RequestHead) -> Result<H, Rejection>,
     ) -> Result<(Guest, H), Rejection> {
         let headers = head.headers();
+        if self.budget.is_tight() {
+            return Err(Rejection::NodeFull);
+        }
         let admitted = self.admission.admit(self.client_of(peer, headers))?;
         let (token, must_have_origin) = match self.find_token(&head.uri, headers) {
             Some((token, source)) => (Some(token), source == TokenSource::Cookie),
@@ -101,8 +121,16 @@ impl Node {
         let is_own_page = headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin");
         self.allowed_origins.check(headers, must_have_origin && !is_own_page)?;
         let handshake = handshake(head)?;
-        let verified = self.verifier.verify(token.as_deref().ok_or(TokenError::Missing)?)?;
+        let verified = self.verify(token.as_deref())?;
         Ok((Guest { admitted, verified }, handshake))
+    }
+
+    /// Verifies a token, and counts how that went.
+    pub(crate) fn verify(&self, token: Option<&str>) -> Result<Verified, TokenError> {
+        let began = Instant::now();
+        let verdict = token.ok_or(TokenError::Missing).and_then(|token| self.verifier.verify(token));
+        self.metrics.token_verify_seconds.observe(began.elapsed().as_secs_f64());
+        verdict.inspect_err(|error| self.metrics.count_token_failure(error))
     }
 
     /// Publishes for a client, and counts how that went. Like [`Broker::publish`], the call enqueues at once and
@@ -112,6 +140,7 @@ impl Node {
         permit: PublishPermit,
         payload: Bytes,
     ) -> impl Future<Output = PublishOutcome> + use<> {
+        let began = Instant::now();
         let confirmed = self.broker.publish(permit.into_topic(), payload);
         let node = Arc::clone(self);
         async move {
@@ -123,7 +152,7 @@ impl Node {
                     PublishOutcome::Refused
                 }
             };
-            node.metrics.count_publish(outcome);
+            node.metrics.count_publish(outcome, began.elapsed());
             outcome
         }
     }
@@ -151,7 +180,42 @@ impl Node {
         if self.phase() != Phase::Serving {
             return Some("draining");
         }
-        (!self.broker.link().up).then_some("the link to Redis is down")
+        if !self.broker.link().up {
+            return Some("the link to Redis is down");
+        }
+        self.canary.trouble()
+    }
+
+    /// A worker has started: it will beat.
+    pub(crate) fn new_pulse(&self) -> Arc<Pulse> {
+        let pulse = Arc::new(Pulse::default());
+        self.pulses.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&pulse));
+        pulse
+    }
+
+    /// Which thread does not come round to its work any more, if one does not.
+    pub(crate) fn stuck_cause(&self) -> Option<Cow<'static, str>> {
+        let silent_for = self.broker.link().stuck_for;
+        if silent_for >= STUCK_AFTER {
+            return Some(format!("the broker's thread has been stuck for {silent_for:.0?}").into());
+        }
+        let pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
+        let stuck = pulses.iter().enumerate().find(|(_, pulse)| pulse.silent_for() >= STUCK_AFTER);
+        stuck.map(|(worker, pulse)| {
+            format!("worker {worker} has been stuck for {:.0?}", pulse.silent_for()).into()
+        })
+    }
+
+    /// What a scrape should show besides what has been counted.
+    pub(crate) fn report(&self) -> NodeReport {
+        let is_draining = self.phase() != Phase::Serving;
+        NodeReport {
+            is_ready: self.unready_cause().is_none(),
+            budget_bytes: self.budget.bytes(),
+            budget_used_bytes: self.budget.used(),
+            draining: if is_draining { self.admission.connections() } else { 0 },
+            link: self.broker.link(),
+        }
     }
 
     fn find_token(&self, uri: &Uri, headers: &HeaderMap) -> Option<(String, TokenSource)> {

@@ -16,7 +16,6 @@ use crate::dev::DemoPage;
 use crate::handshake;
 use crate::node::{self, Node};
 use crate::rejection::Rejection;
-use crate::token::TokenError;
 
 /// How long the body of a publish may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -97,8 +96,7 @@ async fn publish(
     node: web::Data<Node>,
     body: web::Payload,
 ) -> Result<HttpResponse, Rejection> {
-    let token = node::bearer(request.headers()).ok_or(TokenError::Missing)?;
-    let policy = node.verifier.verify(token)?.policy;
+    let policy = node.verify(node::bearer(request.headers()))?.policy;
     let permit = policy.permit_publish(topic_of(request.path())?).ok_or(Rejection::Forbidden)?;
     let bytes_max = node.hub_limits.publish_bytes;
     let payload = match timeout(BODY_TIMEOUT, body.to_bytes_limited(bytes_max)).await {

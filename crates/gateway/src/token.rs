@@ -58,6 +58,38 @@ pub enum TokenError {
     BadClaims(Cow<'static, str>),
 }
 
+impl TokenError {
+    /// Every cause, for metrics.
+    pub(crate) const CAUSES: &[&str] = &[
+        "missing",
+        "too_long",
+        "malformed",
+        "unknown_key",
+        "bad_signature",
+        "expired",
+        "not_yet_valid",
+        "wrong_issuer",
+        "wrong_audience",
+        "bad_claims",
+    ];
+
+    /// The cause, for metrics.
+    pub(crate) fn cause(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::TooLong => "too_long",
+            Self::Malformed(_) => "malformed",
+            Self::UnknownKey => "unknown_key",
+            Self::BadSignature => "bad_signature",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::WrongIssuer => "wrong_issuer",
+            Self::WrongAudience => "wrong_audience",
+            Self::BadClaims(_) => "bad_claims",
+        }
+    }
+}
+
 /// A key that tokens may be signed with, and the one algorithm it is for.
 pub struct VerifyingKey {
     /// Its name, matched with the token's `kid`.

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::Instant;
 
 use actix_codec::Framed;
 use actix_http::{Request, h1};
@@ -24,17 +25,17 @@ const TARGET_BYTES_MAX: usize = 8 * 1024;
 
 /// Answers one upgrade request, either way.
 pub(crate) fn answer(worker: &Rc<Worker>, request: &Request, framed: Framed<TcpStream, h1::Codec>) {
+    let began = Instant::now();
     let mut parts = framed.into_parts();
     // The answer to a request that was sent ahead of this one.
     if !parts.write_buf.is_empty() && Socket::write_first(&parts.io, &parts.write_buf).is_err() {
         return;
     }
     match admit(worker, request) {
-        Ok((guest, handshake)) => {
-            if let Err(error) = take_over(worker, guest, &handshake, parts.io, &mut parts.read_buf) {
-                tracing::debug!(%error, "the client left during its upgrade");
-            }
-        }
+        Ok((guest, handshake)) => match take_over(worker, guest, &handshake, parts.io, &mut parts.read_buf) {
+            Ok(()) => worker.node.metrics.count_accepted(began.elapsed()),
+            Err(error) => tracing::debug!(%error, "the client left during its upgrade"),
+        },
         Err(rejection) => {
             worker.node.metrics.count_refused(&rejection);
             tracing::debug!(code = rejection.code(), "refused an upgrade");

@@ -13,17 +13,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use causeway_broker::{Delivery, Inbox, Interest, Ticket, WorkerId};
-use causeway_hub::{Fate, Hub, HubCounters, InterestChange, Moment, Policy, Request, SessionKey};
+use causeway_broker::{Delivery, Inbox, Interest, Pulse, Ticket, WorkerId};
+use causeway_hub::{Fate, Hub, InterestChange, Moment, Policy, Request, SessionKey};
 use causeway_protocol::CommandId;
 use tokio::time::timeout_at;
 
 use crate::connection::Connection;
+use crate::metrics::WorkerReport;
 use crate::node::{Guest, Node, Phase};
 use crate::socket::{Socket, Written};
 
 /// How often time passes for the hub.
-const TICK: Duration = Duration::from_millis(250);
+const TICK: Duration = Pulse::INTERVAL;
+/// How long the worst lag is remembered at least, and at most twice.
+const LAG_WINDOW: Duration = Duration::from_secs(10);
 /// How many outboxes are offered something before others have their turn: about a millisecond.
 const OFFERS_PER_TURN: usize = 32 * 1024;
 /// How much payload is encoded in the time of one offer.
@@ -48,7 +51,12 @@ pub(crate) struct Worker {
     /// By the session's index.
     sockets: RefCell<Vec<Option<Rc<Socket>>>>,
     started: Instant,
-    reported: Cell<HubCounters>,
+    pulse: Arc<Pulse>,
+    reported: RefCell<WorkerReport>,
+    /// Of the budget: what was last reported.
+    budgeted: Cell<usize>,
+    lag: Cell<Lag>,
+    outbox_bytes_highest: Cell<usize>,
     is_draining: Cell<bool>,
 }
 
@@ -57,16 +65,22 @@ impl Worker {
     pub(crate) fn start(node: &Arc<Node>) -> Rc<Self> {
         let inbox = Arc::new(Inbox::new(node.inbox_bytes));
         let id = node.broker.attach(Arc::clone(&inbox));
+        let hub = Hub::new(&*node.name, id.0, node.hub_limits.clone(), rand::random());
+        let hub = hub.with_classes(Arc::clone(&node.topic_classes));
         let worker = Rc::new(Self {
             node: Arc::clone(node),
-            hub: RefCell::new(Hub::new(&*node.name, id.0, node.hub_limits.clone(), rand::random())),
+            hub: RefCell::new(hub),
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
             write_buffer: RefCell::new(vec![0; WRITE_BUFFER_BYTES].into_boxed_slice()),
             id,
             inbox,
             sockets: RefCell::default(),
             started: Instant::now(),
-            reported: Cell::default(),
+            pulse: node.new_pulse(),
+            reported: RefCell::default(),
+            budgeted: Cell::default(),
+            lag: Cell::default(),
+            outbox_bytes_highest: Cell::default(),
             is_draining: Cell::new(false),
         });
         let running = actix_rt::spawn(Rc::clone(&worker).run());
@@ -98,7 +112,6 @@ impl Worker {
         }
         sockets[key.index()] = Some(Rc::clone(&socket));
         drop(sockets);
-        self.node.metrics.accepted.inc();
         let mut connection = Connection::new(Rc::clone(self), socket, key, admitted);
         self.flush(key);
         connection.receive(early);
@@ -133,7 +146,7 @@ impl Worker {
 
     fn reauthenticate(&self, key: SessionKey, id: &CommandId, token: &str) {
         let now = self.now();
-        let verdict: Result<(Policy, Moment), String> = match self.node.verifier.verify(token) {
+        let verdict: Result<(Policy, Moment), String> = match self.node.verify(Some(token)) {
             Ok(verified) => Ok((verified.policy, now + verified.expires_in)),
             Err(error) => Err(error.to_string()),
         };
@@ -160,16 +173,17 @@ impl Worker {
             // The session has ended, and the socket at its index is another's.
             return;
         }
+        let now = self.now();
         while !socket.is_blocked()
             && let Some(outbox) = hub.outbox(key).filter(|outbox| !outbox.is_empty())
         {
             match socket.write(outbox, &mut self.write_buffer.borrow_mut()) {
-                Written::Bytes(bytes) => hub.wrote(key, bytes),
-                Written::Blocked => hub.blocked(key, self.now()),
+                Written::Bytes(bytes) => hub.wrote(key, bytes, now),
+                Written::Blocked => hub.blocked(key, now),
                 Written::Broken => return socket.end(),
             }
         }
-        match hub.fate(key, self.now()) {
+        match hub.fate(key, now) {
             Fate::Open => {}
             Fate::HalfClose => socket.half_close(),
             Fate::Drop => socket.end(),
@@ -184,6 +198,7 @@ impl Worker {
             // Time passes under load too: a worker that is busy still pings, and notices who is silent.
             let now = Instant::now();
             if now >= next_tick {
+                self.lag.set(self.lag.get().noted(now - next_tick, self.now()));
                 self.tick();
                 next_tick = now + TICK;
             }
@@ -191,6 +206,7 @@ impl Worker {
                 deliveries = self.inbox.take().into_iter();
             }
             let is_all_delivered = self.deliver(&mut deliveries, &mut ahead_bytes);
+            self.keep_budget();
             let is_all_written = self.flush_listed();
             if is_all_written {
                 ahead_bytes = 0;
@@ -217,10 +233,11 @@ impl Worker {
             let Some(delivery) = deliveries.next() else { return true };
             offers += 1;
             match delivery {
-                Delivery::Publication(publication) => {
+                Delivery::Publication(publication, received) => {
+                    let received = Moment::at(received.saturating_duration_since(self.started));
                     let bytes = publication.payload().len();
                     *ahead_bytes += bytes;
-                    offers += hub.publish(&publication, now) + bytes / BYTES_PER_OFFER;
+                    offers += hub.publish(&publication, received, now) + bytes / BYTES_PER_OFFER;
                 }
                 Delivery::Live(topic, ticket) => offers += hub.topic_live(&topic, ticket.0, now),
                 Delivery::LinkLost { silent_for } => hub.link_lost(silent_for, now),
@@ -248,9 +265,86 @@ impl Worker {
             hub.drain(window, now);
         }
         hub.tick(now);
-        let (counters, gauges) = (hub.counters(), hub.gauges());
         drop(hub);
-        self.node.metrics.add(self.id.0, self.reported.replace(counters), counters, gauges);
+        self.pulse.beat();
+        self.report();
         self.pass_interest_on();
+    }
+
+    fn report(&self) {
+        let hub = self.hub.borrow();
+        let before = self.reported.take();
+        let gauges = hub.gauges();
+        let now = WorkerReport {
+            counters: hub.counters(),
+            classes: hub.class_counts().to_vec(),
+            gauges,
+            inbox_bytes: self.inbox.bytes(),
+            outbox_bytes_highest: self.outbox_bytes_highest.get(),
+            lag: self.lag.get().worst(),
+        };
+        self.node.metrics.add(self.id.0, &before, &now);
+        self.reported.replace(now);
+    }
+
+    /// Reports this worker's part of the memory budget, and gives up its largest backlogs where the node has too
+    /// much.
+    fn keep_budget(&self) {
+        let mut hub = self.hub.borrow_mut();
+        let report = |hub: &Hub| {
+            let outboxes = hub.gauges().outbox_bytes();
+            self.outbox_bytes_highest.update(|highest| highest.max(outboxes));
+            let part = outboxes + self.reported.borrow().inbox_bytes;
+            self.node.budget.change(self.budgeted.replace(part), part);
+        };
+        report(&hub);
+        let excess = self.node.budget.excess_of(self.budgeted.get());
+        if excess > 0 {
+            let ended = hub.shed(excess, self.now());
+            report(&hub);
+            if ended > 0 {
+                tracing::warn!(
+                    ended,
+                    "limits.outbox_bytes_total is nearly used up: ended the slowest clients"
+                );
+            }
+        }
+    }
+}
+
+/// How late the ticks came at worst, over the current window and the one before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lag {
+    since: Moment,
+    current: Duration,
+    previous: Duration,
+}
+
+impl Lag {
+    fn noted(mut self, late: Duration, now: Moment) -> Self {
+        if now.since(self.since) >= LAG_WINDOW {
+            self = Self { since: now, current: Duration::ZERO, previous: self.current };
+        }
+        self.current = self.current.max(late);
+        self
+    }
+
+    fn worst(self) -> Duration {
+        self.current.max(self.previous)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_lag_is_remembered_for_a_window_and_forgotten_after_two() {
+        let at = |seconds| Moment::at(Duration::from_secs(seconds));
+        let late = Duration::from_millis;
+        let lag = Lag::default().noted(late(5), at(1)).noted(late(300), at(9)).noted(late(1), at(11));
+        assert_eq!(lag.worst(), late(300));
+        let lag = lag.noted(late(2), at(22));
+        assert_eq!(lag.worst(), late(2));
     }
 }

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use causeway_broker::LinkReport;
 use causeway_gateway::config::Given;
-use causeway_gateway::metrics::Metrics;
+use causeway_gateway::metrics::{Metrics, NodeReport};
 
 /// The first code spans of the table rows of `document` below its heading `heading`.
 fn documented(document: &str, heading: &str) -> BTreeSet<String> {
@@ -37,7 +36,8 @@ fn every_key_of_the_configuration_is_documented() {
 
 #[test]
 fn every_series_is_documented() {
-    let text = String::from_utf8(Metrics::new().render(LinkReport::default())).unwrap();
+    let text =
+        String::from_utf8(Metrics::new(&["orders".to_owned()]).render(&NodeReport::default())).unwrap();
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     let document = include_str!("../../../docs/operations.md");
     assert_eq!(documented(document, "## Metrics"), names.map(str::to_owned).collect());

@@ -3,18 +3,21 @@
 //! Everything a session costs others is bounded here: its outbox in bytes, its topics in number, its commands
 //! in rate, its silence and its slowness in time. What goes beyond a bound ends that session and no other.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use causeway_protocol::{
-    CloseCode, Command, CommandId, ErrorCode, GapReason, Publication, Push, Reply, Topic, frame,
+    CloseCode, Command, CommandId, ErrorCode, GapReason, Pattern, Publication, Push, Reply, Topic, frame,
 };
 use slab::Slab;
 
+use crate::counters::{ClassCounts, HubCounters, HubGauges};
 use crate::deadlines::Deadlines;
-use crate::outbox::{Outbox, SharedFrame};
+use crate::outbox::{FrameBytes, Outbox, SharedFrame};
 use crate::pending::Pendings;
 use crate::session::{Phase, Session};
 use crate::topics::{TopicState, Topics};
@@ -93,29 +96,8 @@ pub struct Ended {
     pub bytes_sent: u64,
 }
 
-/// Totals since the hub was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HubCounters {
-    /// Messages written to sockets, one per subscriber.
-    pub messages_sent: u64,
-    /// Bytes written to sockets, frames of all kinds.
-    pub bytes_sent: u64,
-    /// Commands received, well formed or not.
-    pub commands: u64,
-    /// Gaps announced, one per topic and subscriber.
-    pub gaps: u64,
-}
-
-/// What there is right now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HubGauges {
-    /// Sessions, those that are closing included.
-    pub sessions: usize,
-    /// Subscriptions, one per topic and subscriber.
-    pub subscriptions: usize,
-    /// Topics somebody is subscribed to or waiting for.
-    pub topics: usize,
-}
+/// Why a command was refused: for programs, and for people.
+type Refused = (ErrorCode, Cow<'static, str>);
 
 /// One worker's sessions and topics.
 #[derive(Debug)]
@@ -133,7 +115,11 @@ pub struct Hub {
     listed: VecDeque<SessionKey>,
     interest: Vec<InterestChange>,
     is_draining: bool,
+    classes: Arc<[Pattern]>,
     counters: HubCounters,
+    class_counts: Vec<ClassCounts>,
+    frames_waiting: usize,
+    frame_bytes: FrameBytes,
     jitter: Jitter,
 }
 
@@ -154,9 +140,22 @@ impl Hub {
             listed: VecDeque::new(),
             interest: Vec::new(),
             is_draining: false,
+            classes: Arc::default(),
             counters: HubCounters::default(),
+            class_counts: Vec::new(),
+            frames_waiting: 0,
+            frame_bytes: FrameBytes::default(),
             jitter: Jitter(seed | 1),
         }
+    }
+
+    /// Counts topics by class too: a topic is of the first class whose pattern it matches. To be called before
+    /// the first session. A `{sub}` in a pattern matches nothing.
+    #[must_use]
+    pub fn with_classes(mut self, classes: Arc<[Pattern]>) -> Self {
+        self.class_counts = vec![ClassCounts::default(); classes.len()];
+        self.classes = classes;
+        self
     }
 
     // What connections report.
@@ -193,6 +192,7 @@ impl Hub {
         self.session(key)?;
         self.leave_all(key);
         let session = self.sessions.remove(key.index());
+        self.frames_waiting -= session.outbox.len();
         let code = match session.phase {
             Phase::Open => CLOSED_ABNORMALLY,
             Phase::Closing { code, .. } => code,
@@ -231,19 +231,21 @@ impl Hub {
         if !self.session(key)?.is_open() {
             return None;
         }
-        self.counters.commands += 1;
-        if !self.admit_command(key, now) {
-            let id = Command::parse(text).map_or_else(|error| error.id, |(id, _)| Some(id));
-            self.refuse(key, id.as_ref(), ErrorCode::TooFast, "too many commands: slow down", now);
-            return None;
-        }
-        match Command::parse(text) {
-            Ok((id, command)) => self.carry_out(key, id, command, now),
-            Err(error) => {
-                self.refuse(key, error.id.as_ref(), error.code, &error.message, now);
-                None
+        let is_too_fast = !self.admit_command(key, now);
+        let (id, op, outcome) = match Command::parse(text) {
+            Ok((id, command)) if is_too_fast => (Some(id), Some(command.op()), Err(too_fast())),
+            Err(error) if is_too_fast => (error.id, None, Err(too_fast())),
+            Ok((id, command)) => {
+                let op = command.op();
+                (Some(id.clone()), Some(op), self.carry_out(key, id, command, now))
             }
-        }
+            Err(error) => (error.id, None, Err((error.code, error.message.into()))),
+        };
+        self.counters.commands.count(op, outcome.as_ref().err().map(|(code, _)| *code));
+        outcome.unwrap_or_else(|(code, message)| {
+            self.refuse(key, id.as_ref(), code, &message, now);
+            None
+        })
     }
 
     /// The client sent a close frame with this code.
@@ -272,7 +274,8 @@ impl Hub {
     /// Closes a session that does not keep up: what waits is dropped.
     fn cut(&mut self, key: SessionKey, code: CloseCode, now: Moment) {
         let Some(session) = self.session_mut(key) else { return };
-        session.outbox.discard();
+        let discarded = session.outbox.discard();
+        self.frames_waiting -= discarded;
         self.close(key, code, now);
     }
 
@@ -296,11 +299,17 @@ impl Hub {
     }
 
     /// The socket took `bytes` from the front of the outbox.
-    pub fn wrote(&mut self, key: SessionKey, bytes: usize) {
+    pub fn wrote(&mut self, key: SessionKey, bytes: usize, now: Moment) {
         let Some(session) = self.sessions.get_mut(key.index()).filter(|session| session.key == key) else {
             return;
         };
-        let messages = session.outbox.advance(bytes);
+        let waited = session.outbox.len();
+        let mut messages = 0;
+        session.outbox.advance(bytes, |received| {
+            messages += 1;
+            self.counters.delivery.record(now.since(received));
+        });
+        self.frames_waiting -= waited - session.outbox.len();
         session.stalled_at = Moment::NEVER;
         session.messages_sent += messages;
         session.bytes_sent += bytes as u64;
@@ -385,13 +394,18 @@ impl Hub {
         mem::take(&mut self.interest)
     }
 
-    /// A message came in. Says to how many outboxes it was offered.
-    pub fn publish(&mut self, publication: &Publication, now: Moment) -> usize {
+    /// A message came in, which the node had received at `received`. Says to how many outboxes it was offered.
+    pub fn publish(&mut self, publication: &Publication, received: Moment, now: Moment) -> usize {
         let Some(topic) = self.topics.find(publication.topic().as_str()) else { return 0 };
-        if self.topics.get(topic).subscribers.is_empty() {
+        let entry = self.topics.get(topic);
+        if entry.subscribers.is_empty() {
             return 0;
         }
-        self.fan_out(topic, &SharedFrame::message(publication.frame().clone()), now)
+        if let Some(class) = entry.class {
+            self.class_counts[usize::from(class)].messages_offered += entry.subscribers.len() as u64;
+        }
+        let frame = SharedFrame::message(publication.frame().clone(), received, &self.frame_bytes);
+        self.fan_out(topic, &frame, now)
     }
 
     /// The broker confirmed a topic. Sessions that may have missed something are told so, and subscribe
@@ -466,6 +480,27 @@ impl Hub {
         }
     }
 
+    /// Ends the sessions with the largest backlogs as slow consumers, until about `bytes` of memory have been
+    /// given back or nothing waits. Says how many sessions that were.
+    pub fn shed(&mut self, bytes: usize, now: Moment) -> usize {
+        let enough = self.gauges().outbox_bytes().saturating_sub(bytes);
+        let sessions = self.sessions.iter().map(|(_, session)| session).filter(|session| session.is_open());
+        let mut backlogs: Vec<(usize, SessionKey)> = sessions
+            .map(|session| (session.outbox.bytes(), session.key))
+            .filter(|(bytes, _)| *bytes > 0)
+            .collect();
+        backlogs.sort_unstable_by_key(|&(bytes, _)| std::cmp::Reverse(bytes));
+        let mut ended = 0;
+        for (_, key) in backlogs {
+            if self.gauges().outbox_bytes() <= enough {
+                break;
+            }
+            self.cut(key, CloseCode::SlowConsumer, now);
+            ended += 1;
+        }
+        ended
+    }
+
     /// Totals since the hub was made.
     pub fn counters(&self) -> HubCounters {
         self.counters
@@ -477,7 +512,14 @@ impl Hub {
             sessions: self.sessions.len(),
             subscriptions: self.subscriptions,
             topics: self.topics.len(),
+            frames_waiting: self.frames_waiting,
+            frame_bytes: self.frame_bytes.get(),
         }
+    }
+
+    /// The counts of each class, in the order of the classes.
+    pub fn class_counts(&self) -> &[ClassCounts] {
+        &self.class_counts
     }
 }
 
@@ -490,6 +532,11 @@ impl Hub {
         self.sessions.get_mut(key.index()).filter(|session| session.key == key)
     }
 }
+
+fn too_fast() -> Refused {
+    (ErrorCode::TooFast, "too many commands: slow down".into())
+}
+
 /// Rounded up, so that a duration that is not zero does not look like it.
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)

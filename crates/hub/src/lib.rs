@@ -10,6 +10,7 @@
 //! broker's side reports what came in ([`Hub::publish`], [`Hub::topic_live`], [`Hub::link_lost`],
 //! [`Hub::topic_dropped`]), and [`Hub::tick`] lets time pass.
 
+mod counters;
 mod deadlines;
 mod hub;
 mod limits;
@@ -21,7 +22,8 @@ mod rate;
 mod session;
 mod topics;
 
-pub use hub::{Ended, Fate, Hub, HubCounters, HubGauges, InterestChange, PublishOutcome, Request};
+pub use counters::{ClassCounts, CommandCounts, GapCounts, HubCounters, HubGauges, LatencyCounts};
+pub use hub::{Ended, Fate, Hub, InterestChange, PublishOutcome, Request};
 pub use limits::HubLimits;
 pub use moment::Moment;
 pub use outbox::Outbox;

@@ -4,11 +4,14 @@
 //! not atomic, because a hub never leaves its thread. An outbox that has nothing waiting holds no memory
 //! worth naming.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::mem;
 use std::rc::Rc;
 
 use bytes::Bytes;
+
+use crate::Moment;
 
 /// A frame in this worker, with the number of its owners.
 #[derive(Clone, Debug)]
@@ -17,18 +20,41 @@ pub(crate) struct SharedFrame(Rc<FrameData>);
 #[derive(Debug)]
 struct FrameData {
     bytes: Bytes,
-    is_message: bool,
+    /// When the node received it, if it is a message.
+    received: Option<Moment>,
+    alive: FrameBytes,
+}
+
+/// How many bytes the frames of one hub take that somebody still owns.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FrameBytes(Rc<Cell<usize>>);
+
+impl FrameBytes {
+    pub(crate) fn get(&self) -> usize {
+        self.0.get()
+    }
+}
+
+impl Drop for FrameData {
+    fn drop(&mut self) {
+        self.alive.0.set(self.alive.0.get() - self.bytes.len());
+    }
 }
 
 impl SharedFrame {
-    /// A reply, a push or a control frame.
-    pub(crate) fn new(bytes: Bytes) -> Self {
-        Self(Rc::new(FrameData { bytes, is_message: false }))
+    /// A reply, a push or a control frame, counted in `alive`.
+    pub(crate) fn new(bytes: Bytes, alive: &FrameBytes) -> Self {
+        Self::counted(bytes, None, alive)
     }
 
-    /// A publication: what the counters call a message.
-    pub(crate) fn message(bytes: Bytes) -> Self {
-        Self(Rc::new(FrameData { bytes, is_message: true }))
+    /// A publication, received by the node at `received`: what the counters call a message.
+    pub(crate) fn message(bytes: Bytes, received: Moment, alive: &FrameBytes) -> Self {
+        Self::counted(bytes, Some(received), alive)
+    }
+
+    fn counted(bytes: Bytes, received: Option<Moment>, alive: &FrameBytes) -> Self {
+        alive.0.set(alive.0.get() + bytes.len());
+        Self(Rc::new(FrameData { bytes, received, alive: alive.clone() }))
     }
 
     fn len(&self) -> usize {
@@ -71,15 +97,22 @@ impl Outbox {
     }
 
     /// Drops what waits, except the rest of a frame that is partly written: cut there, the stream would end
-    /// inside a frame and nothing after it could be understood.
-    pub(crate) fn discard(&mut self) {
+    /// inside a frame and nothing after it could be understood. Says how many frames are dropped.
+    pub(crate) fn discard(&mut self) -> usize {
+        let waited = self.frames.len();
         self.frames.truncate(usize::from(self.head_written > 0));
         self.bytes = self.frames.front().map_or(0, SharedFrame::len) - self.head_written;
+        waited - self.frames.len()
     }
 
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Frames that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len()
     }
 
     /// Whether nothing waits.
@@ -93,23 +126,24 @@ impl Outbox {
         self.frames.iter().map(move |frame| &frame.0.bytes[mem::take(&mut written)..])
     }
 
-    /// Takes `written` bytes from the front; says how many messages were completed by them.
-    pub(crate) fn advance(&mut self, written: usize) -> u64 {
+    /// Takes `written` bytes from the front, and tells of each message completed by them when the node received
+    /// it.
+    pub(crate) fn advance(&mut self, written: usize, mut completed: impl FnMut(Moment)) {
         debug_assert!(written <= self.bytes, "no more can be written than waited");
         self.bytes -= written;
         self.head_written += written;
-        let mut messages = 0;
         while let Some(frame) = self.frames.front()
             && self.head_written >= frame.len()
         {
             self.head_written -= frame.len();
-            messages += u64::from(frame.0.is_message);
+            if let Some(received) = frame.0.received {
+                completed(received);
+            }
             self.frames.pop_front();
         }
         if self.frames.is_empty() && self.frames.capacity() > KEPT_CAPACITY {
             self.frames = VecDeque::new();
         }
-        messages
     }
 }
 
@@ -118,7 +152,14 @@ mod tests {
     use super::*;
 
     fn frame(text: &'static str) -> SharedFrame {
-        SharedFrame::message(Bytes::from_static(text.as_bytes()))
+        SharedFrame::message(Bytes::from_static(text.as_bytes()), Moment::default(), &FrameBytes::default())
+    }
+
+    /// How many messages `written` bytes complete.
+    fn advance(outbox: &mut Outbox, written: usize) -> u64 {
+        let mut messages = 0;
+        outbox.advance(written, |_| messages += 1);
+        messages
     }
 
     fn waiting(outbox: &Outbox) -> String {
@@ -131,9 +172,9 @@ mod tests {
         for text in ["one", "two", "three"] {
             outbox.push(frame(text), 100).unwrap();
         }
-        assert_eq!((outbox.advance(4), waiting(&outbox).as_str(), outbox.bytes()), (1, "wo|three", 7));
-        assert_eq!((outbox.advance(2), waiting(&outbox).as_str(), outbox.bytes()), (1, "three", 5));
-        assert_eq!((outbox.advance(5), waiting(&outbox).as_str(), outbox.bytes()), (1, "", 0));
+        assert_eq!((advance(&mut outbox, 4), waiting(&outbox).as_str(), outbox.bytes()), (1, "wo|three", 7));
+        assert_eq!((advance(&mut outbox, 2), waiting(&outbox).as_str(), outbox.bytes()), (1, "three", 5));
+        assert_eq!((advance(&mut outbox, 5), waiting(&outbox).as_str(), outbox.bytes()), (1, "", 0));
         assert!(outbox.is_empty());
     }
 
@@ -142,7 +183,7 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.push(frame("twelve bytes"), 10).unwrap();
         assert_eq!(outbox.push(frame("x"), 10), Err(Overflow));
-        outbox.advance(5);
+        advance(&mut outbox, 5);
         outbox.push(frame("abc"), 10).unwrap();
         assert_eq!(outbox.push(frame("x"), 10), Err(Overflow));
     }
@@ -153,8 +194,8 @@ mod tests {
         for text in ["one", "two"] {
             outbox.push(frame(text), 100).unwrap();
         }
-        outbox.advance(1);
-        outbox.discard();
+        advance(&mut outbox, 1);
+        assert_eq!(outbox.discard(), 1);
         outbox.append(frame("close"));
         assert_eq!((waiting(&outbox).as_str(), outbox.bytes()), ("ne|close", 7));
 
@@ -170,7 +211,7 @@ mod tests {
         for _ in 0..1000 {
             outbox.push(frame("x"), 10_000).unwrap();
         }
-        outbox.advance(1000);
+        advance(&mut outbox, 1000);
         assert_eq!(outbox.frames.capacity(), 0);
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct TopicEntry {
     pub(crate) state: TopicState,
     /// Which of our requests for this topic the broker must answer.
     pub(crate) ticket: u64,
+    /// The number of its class, if it has one.
+    pub(crate) class: Option<u16>,
     pub(crate) subscribers: Vec<SessionKey>,
     /// Subscribe commands to be told when the topic is live. Those that ended meanwhile are passed over.
     pub(crate) waiters: Vec<PendingKey>,
@@ -95,6 +97,7 @@ impl Topics {
             name: name.clone(),
             state: TopicState::Joining,
             ticket: self.tickets,
+            class: None,
             subscribers: Vec::new(),
             waiters: Vec::new(),
             pending: 1,

@@ -50,6 +50,38 @@ pub enum Command<'a> {
     Ping,
 }
 
+/// What a command asks for, without its particulars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CommandOp {
+    /// [`Command::Subscribe`]
+    Subscribe,
+    /// [`Command::Unsubscribe`]
+    Unsubscribe,
+    /// [`Command::Publish`]
+    Publish,
+    /// [`Command::Authenticate`]
+    Authenticate,
+    /// [`Command::Ping`]
+    Ping,
+}
+
+impl CommandOp {
+    /// Every op, in the order of the documentation.
+    pub const ALL: &[Self] =
+        &[Self::Subscribe, Self::Unsubscribe, Self::Publish, Self::Authenticate, Self::Ping];
+
+    /// The op on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Subscribe => "subscribe",
+            Self::Unsubscribe => "unsubscribe",
+            Self::Publish => "publish",
+            Self::Authenticate => "authenticate",
+            Self::Ping => "ping",
+        }
+    }
+}
+
 /// Why a text is not a command: what the client is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandError {
@@ -109,6 +141,17 @@ impl<'a> Command<'a> {
             message,
         })?;
         Ok((id, command))
+    }
+
+    /// What it asks for.
+    pub fn op(&self) -> CommandOp {
+        match self {
+            Self::Subscribe { .. } => CommandOp::Subscribe,
+            Self::Unsubscribe { .. } => CommandOp::Unsubscribe,
+            Self::Publish { .. } => CommandOp::Publish,
+            Self::Authenticate { .. } => CommandOp::Authenticate,
+            Self::Ping => CommandOp::Ping,
+        }
     }
 }
 

@@ -80,7 +80,7 @@ mod reply;
 mod topic;
 
 pub use close::{CloseCode, Reconnect};
-pub use command::{COMMAND_ID_BYTES_MAX, Command, CommandError, CommandId};
+pub use command::{COMMAND_ID_BYTES_MAX, Command, CommandError, CommandId, CommandOp};
 pub use error_code::ErrorCode;
 pub use pattern::{Pattern, PatternError};
 pub use publication::Publication;

@@ -119,6 +119,20 @@ pub enum GapReason {
     Overload,
 }
 
+impl GapReason {
+    /// Every reason, in the order of the documentation.
+    pub const ALL: &[Self] = &[Self::BrokerLost, Self::SlowConsumer, Self::Overload];
+
+    /// The reason on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BrokerLost => "broker_lost",
+            Self::SlowConsumer => "slow_consumer",
+            Self::Overload => "overload",
+        }
+    }
+}
+
 impl Reply<'_> {
     /// An error reply; whether it can be tried again is a property of the code.
     pub fn error<'a>(id: Option<&'a CommandId>, code: ErrorCode, message: &'a str) -> Reply<'a> {

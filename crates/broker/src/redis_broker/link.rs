@@ -320,8 +320,9 @@ impl Reader {
             && let Some(name) = self.name(&channel)
         {
             let mut exchange = self.shared.lock();
-            exchange.link.last_heard = Instant::now();
-            exchange.message(name, payload);
+            let now = Instant::now();
+            exchange.link.last_heard = now;
+            exchange.message(name, payload, now);
         }
     }
 

@@ -28,7 +28,7 @@ use self::publisher::{Publisher, Publishes};
 use crate::interest::InterestTable;
 use crate::totals::Totals;
 use crate::workers::Workers;
-use crate::{Broker, Inbox, Interest, LinkReport, PublishError, WorkerId};
+use crate::{Broker, Inbox, Interest, LinkReport, PublishError, Pulse, WorkerId};
 
 mod changes;
 mod link;
@@ -185,8 +185,8 @@ impl RedisBroker {
         thread::Builder::new().name("causeway-broker".to_owned()).spawn({
             let down_at_end = DownAtEnd(Arc::clone(&shared));
             move || {
-                let _down_at_end = down_at_end;
-                run(runtime, supervisor, publisher, dropped);
+                let pulse = beat(&down_at_end.0.totals);
+                run(runtime, supervisor, publisher, pulse, dropped);
             }
         })?;
         Ok(Arc::new(Self { shared, publishes, _running: running }))
@@ -207,11 +207,27 @@ impl Drop for DownAtEnd {
     }
 }
 
+/// Shows for as long as it is polled that the thread comes round to its work.
+async fn beat(totals: &Totals) {
+    let mut interval = tokio::time::interval(Pulse::INTERVAL);
+    loop {
+        interval.tick().await;
+        totals.pulse.iter().for_each(Pulse::beat);
+    }
+}
+
 /// The broker's thread, from its first to its last moment.
-fn run(runtime: Runtime, supervisor: Supervisor, publisher: Publisher, dropped: oneshot::Receiver<()>) {
+fn run(
+    runtime: Runtime,
+    supervisor: Supervisor,
+    publisher: Publisher,
+    pulse: impl Future<Output = ()>,
+    dropped: oneshot::Receiver<()>,
+) {
     runtime.block_on(async {
         tokio::select! {
             _ = dropped => {}
+            () = pulse => {}
             () = supervisor.run() => {}
             () = publisher.run() => {}
         }
@@ -246,7 +262,7 @@ impl fmt::Debug for RedisBroker {
 
 impl Shared {
     fn new(payload_bytes_max: usize) -> Self {
-        let totals = Arc::new(Totals::default());
+        let totals = Arc::new(Totals { pulse: Some(Pulse::default()), ..Totals::default() });
         let exchange = Exchange {
             workers: Workers::new(payload_bytes_max, Arc::clone(&totals)),
             table: InterestTable::default(),
@@ -283,9 +299,9 @@ impl Exchange {
         }
     }
 
-    fn message(&mut self, name: &str, payload: Vec<u8>) {
+    fn message(&mut self, name: &str, payload: Vec<u8>, now: Instant) {
         if let Some((topic, wanting)) = self.table.wanting(name) {
-            self.workers.publication(topic, wanting, payload.into());
+            self.workers.publication(topic, wanting, payload.into(), now);
         }
     }
 

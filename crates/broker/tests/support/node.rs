@@ -91,7 +91,7 @@ impl Node {
     pub(crate) async fn expect_message(&mut self, name: &str, payload: &str) {
         let next = self.next().await;
         assert!(
-            matches!(&next, Delivery::Publication(p) if p.topic().as_str() == name && p.payload() == payload.as_bytes()),
+            matches!(&next, Delivery::Publication(p, _) if p.topic().as_str() == name && p.payload() == payload.as_bytes()),
             "{payload:?} on {name}, not {next:?}"
         );
     }

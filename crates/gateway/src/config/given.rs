@@ -53,6 +53,8 @@ pub struct Given {
     pub drain: DrainGiven,
     /// What is logged.
     pub log: LogGiven,
+    /// What is counted.
+    pub metrics: MetricsGiven,
 }
 
 /// `[redis]`
@@ -120,7 +122,7 @@ pub struct LimitsGiven {
     pub message_fragments: u32,
     /// Bytes that may wait for one connection.
     pub outbox_bytes: ByteSize,
-    /// Bytes that may wait on the node; a quarter of it bounds what waits in front of the workers.
+    /// Memory of what may wait on the node; a quarter of it bounds what waits in front of the workers.
     pub outbox_bytes_total: ByteSize,
     /// Commands of one connection, a second.
     pub commands_per_second: NonZeroU32,
@@ -160,6 +162,24 @@ pub struct LogGiven {
     pub format: LogFormat,
     /// `error`, `warn`, `info`, `debug`, or filters such as `info,causeway_broker=debug`.
     pub level: String,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsGiven {
+    /// Topics to be counted apart. A topic is of the first class whose pattern it matches.
+    pub topic_classes: Vec<TopicClassGiven>,
+}
+
+/// `[[metrics.topic_classes]]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopicClassGiven {
+    /// The value of the `class` label.
+    pub name: String,
+    /// Which topics, as in a token's claims.
+    pub pattern: String,
 }
 
 /// How log lines look.
@@ -204,6 +224,7 @@ impl Default for Given {
             heartbeat: HeartbeatGiven::default(),
             drain: DrainGiven::default(),
             log: LogGiven::default(),
+            metrics: MetricsGiven::default(),
         }
     }
 }
@@ -335,6 +356,7 @@ fn environment() -> Env {
         "heartbeat",
         "drain",
         "log",
+        "metrics",
     ];
     let top_of = |key: &str| key.split("__").next().unwrap_or_default().to_ascii_lowercase();
     Env::prefixed(ENV_PREFIX).filter(move |key| TOP.contains(&top_of(key.as_str()).as_str())).split("__")

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use causeway_protocol::{CloseCode, Command, CommandId, ErrorCode, Refusal, Reply, TOPIC_BYTES_MAX, Topic};
 use rustc_hash::FxHashSet;
 
-use super::{Hub, InterestChange, Request};
+use super::{Hub, InterestChange, Refused, Request};
 use crate::pending::{PendingKey, PendingSubscribe};
 use crate::session::{Session, Subscription};
 use crate::topics::{TopicKey, TopicState};
@@ -37,23 +37,27 @@ impl Hub {
         id: CommandId,
         command: Command<'_>,
         now: Moment,
-    ) -> Option<Request> {
+    ) -> Result<Option<Request>, Refused> {
         match command {
-            Command::Subscribe { topics } => self.subscribe(key, id, &topics, now),
-            Command::Unsubscribe { topics } => self.unsubscribe(key, &id, &topics, now),
-            Command::Publish { topic, data } => return self.request_publish(key, id, topic, data, now),
+            Command::Subscribe { topics } => self.subscribe(key, id, &topics, now)?,
+            Command::Unsubscribe { topics } => self.unsubscribe(key, &id, &topics, now)?,
+            Command::Publish { topic, data } => return self.request_publish(key, id, topic, data).map(Some),
             Command::Authenticate { token } => {
-                return Some(Request::Authenticate { id, token: token.into_owned() });
+                return Ok(Some(Request::Authenticate { id, token: token.into_owned() }));
             }
             Command::Ping => self.owe(key, &Reply::Pong { id: &id }.frame(), now),
         }
-        None
+        Ok(None)
     }
 
-    pub(super) fn subscribe(&mut self, key: SessionKey, id: CommandId, names: &[Cow<'_, str>], now: Moment) {
-        if self.names_too_many(key, &id, self.names_waiting(key) + names.len(), now) {
-            return;
-        }
+    pub(super) fn subscribe(
+        &mut self,
+        key: SessionKey,
+        id: CommandId,
+        names: &[Cow<'_, str>],
+        now: Moment,
+    ) -> Result<(), Refused> {
+        self.check_names(self.names_waiting(key) + names.len())?;
         let mut refused = Vec::new();
         let mut topics = Vec::new();
         let mut has: FxHashSet<TopicKey> =
@@ -75,24 +79,19 @@ impl Hub {
         } else {
             self.wait(key, pending, now);
         }
+        Ok(())
     }
 
     /// Refuses a command by which too many names would be under way: a name costs time at once and, while its
     /// command waits, memory. No session has use for more than twice the topics it may have.
-    pub(super) fn names_too_many(
-        &mut self,
-        key: SessionKey,
-        id: &CommandId,
-        count: usize,
-        now: Moment,
-    ) -> bool {
+    fn check_names(&self, count: usize) -> Result<(), Refused> {
         let most = self.limits.topics_per_session.saturating_mul(2);
-        if count > most {
-            let message =
-                format!("at most {most} topics may be named by one command and those before it that wait");
-            self.refuse(key, Some(id), ErrorCode::LimitExceeded, &message, now);
+        if count <= most {
+            return Ok(());
         }
-        count > most
+        let message =
+            format!("at most {most} topics may be named by one command and those before it that wait");
+        Err((ErrorCode::LimitExceeded, message.into()))
     }
 
     /// How many names the session's waiting commands hold, refused ones included.
@@ -115,7 +114,7 @@ impl Hub {
         key: SessionKey,
         name: &str,
         has: &FxHashSet<TopicKey>,
-    ) -> Result<SubscribePermit, (ErrorCode, Cow<'static, str>)> {
+    ) -> Result<SubscribePermit, Refused> {
         let topic = Topic::parse(name).map_err(|fault| (ErrorCode::BadTopic, fault.to_string().into()))?;
         let session =
             self.session(key).ok_or((ErrorCode::Internal, Cow::Borrowed("the session has ended")))?;
@@ -135,6 +134,8 @@ impl Hub {
     pub(super) fn hold(&mut self, name: &Topic, topics: &mut Vec<TopicKey>) -> TopicKey {
         let (topic, is_new) = self.topics.hold(name);
         if is_new {
+            let class = (0..).zip(&*self.classes).find(|(_, class)| class.matches(name, ""));
+            self.topics.get_mut(topic).class = class.map(|(number, _)| number);
             self.interest.push(InterestChange::Want(name.clone(), self.topics.get(topic).ticket));
         }
         if topics.contains(&topic) {
@@ -213,6 +214,9 @@ impl Hub {
             session.subscriptions.reserve_exact(1);
             session.subscriptions.push(Subscription { topic, place });
             self.subscriptions += 1;
+            if let Some(class) = self.topics.get(topic).class {
+                self.class_counts[usize::from(class)].subscriptions += 1;
+            }
         }
     }
 
@@ -222,10 +226,8 @@ impl Hub {
         id: &CommandId,
         names: &[Cow<'_, str>],
         now: Moment,
-    ) {
-        if self.names_too_many(key, id, names.len(), now) {
-            return;
-        }
+    ) -> Result<(), Refused> {
+        self.check_names(names.len())?;
         for name in names {
             if let Some(topic) = self.topics.find(name) {
                 self.withdraw(key, topic, now);
@@ -236,6 +238,7 @@ impl Hub {
         }
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
         self.owe(key, &Reply::Unsubscribed { id, topics: &names }.frame(), now);
+        Ok(())
     }
 
     /// Takes `topic` out of the session's subscribe commands that wait.
@@ -268,6 +271,9 @@ impl Hub {
     /// Takes a subscriber out of a topic, and the topic away if it was the last.
     pub(super) fn forget_subscriber(&mut self, topic: TopicKey, place: u32) {
         self.subscriptions -= 1;
+        if let Some(class) = self.topics.get(topic).class {
+            self.class_counts[usize::from(class)].subscriptions -= 1;
+        }
         if let Some(moved) = self.topics.remove(topic, place) {
             let subscriptions = &mut self.sessions[moved.index()].subscriptions;
             let moved = subscriptions.iter_mut().find(|subscription| subscription.topic == topic);
@@ -285,24 +291,21 @@ impl Hub {
         }
     }
 
-    pub(super) fn request_publish(
-        &mut self,
+    fn request_publish(
+        &self,
         key: SessionKey,
         id: CommandId,
         topic: Topic,
         data: &str,
-        now: Moment,
-    ) -> Option<Request> {
+    ) -> Result<Request, Refused> {
         if data.len() > self.limits.publish_bytes {
             let message = format!("data is longer than {} bytes", self.limits.publish_bytes);
-            self.refuse(key, Some(&id), ErrorCode::TooLarge, &message, now);
-            return None;
+            return Err((ErrorCode::TooLarge, message.into()));
         }
-        let Some(permit) = self.session(key)?.policy.permit_publish(topic) else {
-            self.refuse(key, Some(&id), ErrorCode::Forbidden, "the token does not grant this topic", now);
-            return None;
-        };
-        Some(Request::Publish { id, permit, data: Bytes::copy_from_slice(data.as_bytes()) })
+        let permit = self.session(key).and_then(|session| session.policy.permit_publish(topic));
+        let permit =
+            permit.ok_or((ErrorCode::Forbidden, Cow::Borrowed("the token does not grant this topic")))?;
+        Ok(Request::Publish { id, permit, data: Bytes::copy_from_slice(data.as_bytes()) })
     }
 
     pub(super) fn is_still_allowed(&self, key: SessionKey) -> bool {

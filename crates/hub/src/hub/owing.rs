@@ -30,9 +30,11 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(key.index()).filter(|session| session.key == key) else {
             return;
         };
-        let frame = SharedFrame::new(frame.clone());
-        if !offer(session, &mut self.listed, &frame, self.limits.outbox_bytes) {
-            self.cut(key, CloseCode::SlowConsumer, now);
+        let frame = SharedFrame::new(frame.clone(), &self.frame_bytes);
+        match offer(session, &mut self.listed, &frame, self.limits.outbox_bytes) {
+            Offered::Queued => self.frames_waiting += 1,
+            Offered::Closing => {}
+            Offered::NoRoom => self.cut(key, CloseCode::SlowConsumer, now),
         }
     }
 
@@ -42,8 +44,10 @@ impl Hub {
         let count = subscribers.len();
         let mut slow = Vec::new();
         for &key in subscribers {
-            if !offer(&mut self.sessions[key.index()], &mut self.listed, frame, self.limits.outbox_bytes) {
-                slow.push(key);
+            match offer(&mut self.sessions[key.index()], &mut self.listed, frame, self.limits.outbox_bytes) {
+                Offered::Queued => self.frames_waiting += 1,
+                Offered::Closing => {}
+                Offered::NoRoom => slow.push(key),
             }
         }
         for key in slow {
@@ -62,9 +66,9 @@ impl Hub {
     ) -> usize {
         let entry = self.topics.get(topic);
         let gap = Push::Gap { topic: entry.name.as_str(), reason, lasted_ms: millis(lasted) };
-        let frame = SharedFrame::new(gap.frame());
+        let frame = SharedFrame::new(gap.frame(), &self.frame_bytes);
         let told = self.fan_out(topic, &frame, now);
-        self.counters.gaps += told as u64;
+        self.counters.gaps.count(reason, told);
         told
     }
 
@@ -87,9 +91,11 @@ impl Hub {
     ) {
         self.leave_all(key);
         let until = now + self.limits.close_timeout;
+        let frame = SharedFrame::new(frame.clone(), &self.frame_bytes);
         let Some(session) = self.session_mut(key) else { return };
-        session.outbox.append(SharedFrame::new(frame.clone()));
+        session.outbox.append(frame);
         session.phase = Phase::Closing { code, until, by_client };
+        self.frames_waiting += 1;
         self.hasten_deadline(key);
         self.list(key);
     }
@@ -101,22 +107,31 @@ impl Hub {
     }
 }
 
-/// Puts a frame into a session's outbox and lists the session; says whether there was room. A session that is
-/// closing is owed nothing more.
+/// What became of a frame that was offered to a session.
+enum Offered {
+    /// It waits in the outbox.
+    Queued,
+    /// A session that is closing is owed nothing more.
+    Closing,
+    /// More waits than may.
+    NoRoom,
+}
+
+/// Puts a frame into a session's outbox and lists the session.
 fn offer(
     session: &mut Session,
     listed: &mut VecDeque<SessionKey>,
     frame: &SharedFrame,
     bytes_max: usize,
-) -> bool {
+) -> Offered {
     if !session.is_open() {
-        return true;
+        return Offered::Closing;
     }
-    let has_room = session.outbox.push(frame.clone(), bytes_max).is_ok();
-    if has_room {
-        list(session, listed);
+    if session.outbox.push(frame.clone(), bytes_max).is_err() {
+        return Offered::NoRoom;
     }
-    has_room
+    list(session, listed);
+    Offered::Queued
 }
 
 fn list(session: &mut Session, listed: &mut VecDeque<SessionKey>) {

@@ -1,9 +1,10 @@
 //! What clients are promised, one short story each.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use causeway_hub::{Ended, Fate, HubGauges, HubLimits, PublishOutcome, Request};
-use causeway_protocol::{CloseCode, CommandId, Publication};
+use causeway_hub::{Ended, Fate, Hub, HubGauges, HubLimits, LatencyCounts, PublishOutcome, Request};
+use causeway_protocol::{CloseCode, CommandId, GapReason, Pattern, Publication};
 use serde_json::json;
 
 use crate::support::{
@@ -205,7 +206,8 @@ fn the_broker_is_asked_once_for_a_topic_and_told_when_the_last_has_left() {
     stage.hub.disconnect(stage.key(bob));
     stage.pass(Duration::ZERO);
     assert!(stage.wanted.is_empty());
-    assert_eq!(stage.hub.gauges(), HubGauges { sessions: 1, subscriptions: 0, topics: 0 });
+    stage.hears(alice);
+    assert_eq!(stage.hub.gauges(), HubGauges { sessions: 1, ..HubGauges::default() });
 }
 
 // Gaps.
@@ -234,7 +236,8 @@ fn after_a_lost_link_exactly_those_concerned_hear_of_the_gap_when_delivery_works
     assert_eq!(stage.hears(alice), [gap("a", "broker_lost", 3140)]);
     stage.confirm("a");
     assert_eq!(stage.hears(alice), [], "one gap for one loss");
-    assert_eq!(stage.hub.counters().gaps, 3);
+    let gaps: Vec<_> = stage.hub.counters().gaps.iter().filter(|(_, told)| *told > 0).collect();
+    assert_eq!(gaps, [(GapReason::BrokerLost, 3)]);
 }
 
 #[test]
@@ -393,7 +396,7 @@ fn a_socket_that_takes_nothing_is_cut_and_one_that_takes_a_little_is_not() {
 fn frames_are_given_back_when_they_are_written_dropped_or_owed_to_nobody() {
     let (mut stage, alice, bob) = alice_is_slow();
     let publication = Publication::new(topic("a"), "1");
-    let publish = |stage: &mut Stage| stage.hub.publish(&publication, stage.now());
+    let publish = |stage: &mut Stage| stage.hub.publish(&publication, stage.now(), stage.now());
     assert_eq!(publish(&mut stage), 2);
     assert!(!publication.frame().is_unique());
     stage.hears(alice);
@@ -631,7 +634,7 @@ fn whoever_comes_late_with_the_key_of_a_session_gone_harms_nobody() {
     let (now, id) = (stage.now(), CommandId::Number(1));
     let hub = &mut stage.hub;
     assert!(hub.command(gone, r#"{"id":1,"op":"unsubscribe","topics":["a"]}"#, now).is_none());
-    hub.wrote(gone, 10);
+    hub.wrote(gone, 10, now);
     hub.blocked(gone, now);
     hub.pinged(gone, b"", now);
     hub.close(gone, CloseCode::InternalError, now);
@@ -642,5 +645,60 @@ fn whoever_comes_late_with_the_key_of_a_session_gone_harms_nobody() {
     assert!(hub.outbox(gone).is_none());
     stage.pass(6 * SECOND);
     assert_eq!(stage.hears(bob), [message("a", 1)]);
-    assert_eq!(stage.hub.gauges(), HubGauges { sessions: 1, subscriptions: 1, topics: 1 });
+    assert_eq!(
+        stage.hub.gauges(),
+        HubGauges { sessions: 1, subscriptions: 1, topics: 1, ..HubGauges::default() }
+    );
+}
+
+// Counting.
+
+#[test]
+fn how_long_a_message_took_is_counted_when_the_socket_has_taken_it_whole() {
+    let mut stage = stage();
+    let alice = stage.subscriber("alice", &["a"]);
+    let publication = Publication::new(topic("a"), "1");
+    let received = stage.now();
+    stage.pass(Duration::from_millis(3));
+    stage.hub.publish(&publication, received, stage.now());
+    stage.writes(alice, 10);
+    assert_eq!(stage.hub.counters().delivery, LatencyCounts::default(), "not yet");
+    stage.pass(Duration::from_millis(4));
+    stage.hears(alice);
+    let delivery = stage.hub.counters().delivery;
+    assert_eq!(delivery.sum_us, 7000);
+    let bucket = LatencyCounts::BOUNDS.iter().position(|&bound| bound == 10_000).unwrap();
+    assert_eq!(delivery.buckets[bucket], 1);
+}
+
+#[test]
+fn what_waits_is_counted_once_however_many_wait_for_it() {
+    let mut stage = stage();
+    let (alice, bob) = (stage.subscriber("alice", &["a"]), stage.subscriber("bob", &["a"]));
+    stage.publish("a", "x".repeat(100));
+    let HubGauges { frames_waiting, frame_bytes, .. } = stage.hub.gauges();
+    assert_eq!(frames_waiting, 2);
+    assert!((100..200).contains(&frame_bytes), "{frame_bytes}");
+    stage.hears(alice);
+    assert_eq!(stage.hub.gauges().frame_bytes, frame_bytes, "bob waits for it still");
+    stage.hub.disconnect(stage.key(bob));
+    assert_eq!(stage.hub.gauges().outbox_bytes(), 0);
+}
+
+#[test]
+fn topics_are_counted_by_the_first_class_they_belong_to() {
+    let mut stage = stage();
+    let classes = ["orders.**", "**"].map(|class| Pattern::parse(class).unwrap());
+    stage.hub = Hub::new("a", 0, HubLimits::default(), 7).with_classes(Arc::new(classes));
+    let alice = stage.subscriber("alice", &["orders.42", "news"]);
+    stage.subscriber("bob", &["orders.42"]);
+    for topic in ["orders.42", "orders.42", "news"] {
+        stage.publish(topic, 1);
+    }
+    let counts = |stage: &Stage| {
+        stage.hub.class_counts().iter().map(|c| (c.messages_offered, c.subscriptions)).collect::<Vec<_>>()
+    };
+    assert_eq!(counts(&stage), [(4, 2), (1, 1)]);
+    stage.hub.disconnect(stage.key(alice));
+    assert_eq!(counts(&stage), [(4, 1), (1, 0)]);
 }

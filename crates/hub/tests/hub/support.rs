@@ -355,7 +355,7 @@ impl Stage {
     pub(crate) fn publish(&mut self, name: &str, data: impl Into<Value>) {
         let publication = Publication::new(topic(name), data.into().to_string());
         let now = self.now();
-        self.hub.publish(&publication, now);
+        self.hub.publish(&publication, now, now);
     }
 
     /// The socket takes up to `most` bytes.
@@ -363,7 +363,7 @@ impl Stage {
         let (key, wire) = &mut self.clients[client.0];
         wire.look(self.hub.outbox(*key).expect("connected"));
         let taken = wire.take(self.hub.outbox(*key).expect("connected"), most);
-        self.hub.wrote(*key, taken);
+        self.hub.wrote(*key, taken, Moment::at(self.now));
         taken
     }
 

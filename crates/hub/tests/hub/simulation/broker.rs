@@ -31,7 +31,7 @@ impl History {
         let long = if self.chance(5) { "x".repeat(800) } else { String::new() };
         let data = json!([self.messages_ever, long]);
         let publication = Publication::new(Topic::parse(&topic).unwrap(), data.to_string());
-        let offered = self.hub.publish(&publication, at(self.model.now));
+        let offered = self.hub.publish(&publication, at(self.model.now), at(self.model.now));
         let owed = self.model.to_subscribers(&topic, &message(&topic, data));
         assert_eq!(offered, owed.len());
         self.settle(owed);

@@ -51,10 +51,13 @@ impl History {
             sessions: self.clients.len(),
             subscriptions: self.model.subscriptions(),
             topics: self.model.topics.len(),
+            frames_waiting: self.clients.values().map(|client| client.wire.frames_waiting()).sum(),
+            ..self.hub.gauges()
         };
         assert_eq!(self.hub.gauges(), gauges);
-        assert_eq!(self.hub.counters().commands, self.model.commands);
-        assert_eq!(self.hub.counters().gaps, self.model.gaps);
+        assert_eq!(gauges.frame_bytes == 0, gauges.frames_waiting == 0);
+        assert_eq!(self.hub.counters().commands.total(), self.model.commands);
+        assert_eq!(self.hub.counters().gaps.total(), self.model.gaps);
         for (&number, Client { key, wire, .. }) in &self.clients {
             let is_within =
                 wire.bytes_waiting() <= self.model.limits.outbox_bytes || wire.frames_waiting() == 1;
@@ -78,8 +81,9 @@ impl History {
         }
         assert_eq!(self.hub.gauges(), HubGauges::default());
         assert_eq!(self.broker.wanted, BTreeMap::new());
-        let HubCounters { messages_sent, bytes_sent, .. } = self.hub.counters();
+        let HubCounters { messages_sent, bytes_sent, delivery, .. } = self.hub.counters();
         assert_eq!((messages_sent, bytes_sent), self.sent);
+        assert_eq!(delivery.buckets.iter().sum::<u64>(), messages_sent, "each message's time is counted");
         self.met
     }
 }

@@ -217,7 +217,7 @@ impl History {
         assert_eq!(hub.disconnect(key), None);
         hub.heard(key);
         hub.pinged(key, b"", now);
-        hub.wrote(key, 1);
+        hub.wrote(key, 1, now);
         hub.blocked(key, now);
         hub.close(key, CloseCode::InternalError, now);
         hub.closed_by_client(key, None, now);

@@ -51,7 +51,7 @@ impl History {
             };
             let taken = open.wire.take(self.hub.outbox(open.key).expect("connected"), most);
             if taken > 0 {
-                self.hub.wrote(open.key, taken);
+                self.hub.wrote(open.key, taken, now);
                 self.model.wrote(client);
             }
             open.is_blocked = open.wire.bytes_waiting() > 0 && open.socket != Socket::Fast;
