@@ -2,54 +2,31 @@
 and the configuration is what `causeway check` makes of it."""
 
 import ipaddress
-import os
-import pathlib
 import re
-import subprocess
 import tomllib
 
 import pytest
 import yaml
-from support.node import binary
-from support.process import PATIENCE
+from support.facts import ROOT, in_force, seconds, size, usable
 
-ROOT = pathlib.Path(__file__).parents[4]
-COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
+COMPOSE = yaml.safe_load(COMPOSE_TEXT)
 SERVICES = COMPOSE["services"]
 NODES = {name: service for name, service in SERVICES.items() if service.get("image") == "causeway"}
 GIVEN = tomllib.loads((ROOT / "deploy" / "causeway.toml").read_text())
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text().replace("\\\n", " ")
 NGINX = re.sub(r"#.*", "", (ROOT / "nginx" / "causeway.conf").read_text())
-SECRET_FILE = "/run/secrets/causeway_secret"
 
 
 @pytest.fixture(scope="module")
 def config_file(tmp_path_factory):
-    """deploy/causeway.toml, with a secret in another place than a container's."""
-    directory = tmp_path_factory.mktemp("deploy")
-    secret = directory / "secret.txt"
-    secret.write_text("5e" * 32)
-    given = (ROOT / "deploy" / "causeway.toml").read_text()
-    assert given.count(SECRET_FILE) == 1
-    path = directory / "causeway.toml"
-    path.write_text(given.replace(SECRET_FILE, str(secret)))
-    return path
+    return usable(ROOT / "deploy" / "causeway.toml", tmp_path_factory.mktemp("deploy"))
 
 
 @pytest.fixture(scope="module")
 def config(config_file):
     """What is in force on the nodes."""
-    checked = check(config_file)
-    assert checked.returncode == 0, checked.stderr
-    return tomllib.loads(checked.stdout)
-
-
-def check(config_file, environment=None):
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("CAUSEWAY_")}
-    return subprocess.run(
-        [binary(), "check", "--config", str(config_file)],
-        env=inherited | (environment or {}), capture_output=True, text=True, timeout=PATIENCE,
-    )
+    return in_force(config_file)
 
 
 def test_there_are_two_nodes_and_they_are_alike():
@@ -66,12 +43,10 @@ def test_every_environment_key_is_a_key_of_the_configuration(config_file):
     used |= dict(re.findall(r"\b(CAUSEWAY_[A-Z_]+)=([^\s`]*\w)", "\n".join(texts)))
     assert used
     for variable, value in used.items():
-        checked = check(config_file, {variable: value})
-        assert checked.returncode == 0, checked.stderr
-        in_force = tomllib.loads(checked.stdout)
+        found = in_force(config_file, {variable: value})
         for key in variable.removeprefix("CAUSEWAY_").lower().split("__"):
-            in_force = in_force[key]
-        assert str(in_force) == value, variable
+            found = found[key]
+        assert str(found) == value, variable
 
 
 def test_nginx_knows_the_nodes_by_their_names_and_ports(config):
@@ -81,9 +56,13 @@ def test_nginx_knows_the_nodes_by_their_names_and_ports(config):
 
 
 def test_only_nginx_is_published_and_on_the_ports_it_listens_to():
-    assert [name for name, service in SERVICES.items() if "ports" in service] == ["nginx"]
-    published = {mapping.partition(":")[2] for mapping in SERVICES["nginx"]["ports"]}
-    assert published == {listen[0] for listen in directives("listen")}
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    clients_door = {mapping.partition(":")[2] for mapping in published.pop("nginx")}
+    assert clients_door == {listen[0] for listen in directives("listen")}
+    assert set(published) == {"prometheus", "grafana"}, "the operator's; the nodes themselves are reached by nobody"
+    for (mapping,) in published.values():
+        assert mapping.startswith("127.0.0.1:")
+        assert f"http://localhost:{mapping.split(':')[1]}/" in COMPOSE_TEXT, "the comment says where it is"
 
 
 def test_the_nodes_believe_nginx_and_nobody_else(config):
@@ -100,6 +79,7 @@ def test_what_is_mounted_is_in_the_repository_or_made_as_the_comment_says():
         (source, target)
         for service in SERVICES.values()
         for source, target in (volume.split(":")[:2] for volume in service.get("volumes", []))
+        if source not in COMPOSE["volumes"]
     }
     for source in {source for source, _ in mounts} - made:
         assert (ROOT / source).exists(), source
@@ -107,18 +87,18 @@ def test_what_is_mounted_is_in_the_repository_or_made_as_the_comment_says():
     assert ("./deploy/causeway.toml", config_path()) in mounts
     assert ("./deploy/tls", "/etc/nginx/tls") in mounts
 
-    comment = (ROOT / "docker-compose.yml").read_text()
     for directive in ("ssl_certificate", "ssl_certificate_key"):
         ((path,),) = directives(directive)
         assert path.startswith("/etc/nginx/tls/")
-        assert path.replace("/etc/nginx/tls", "deploy/tls") in comment, "the comment makes this file"
+        assert path.replace("/etc/nginx/tls", "deploy/tls") in COMPOSE_TEXT, "the comment makes this file"
 
 
 def test_the_secret_is_where_the_nodes_look_for_it():
     ((name, secret),) = COMPOSE["secrets"].items()
-    assert SECRET_FILE == f"/run/secrets/{name}"
+    (key,) = GIVEN["auth"]["keys"]
+    assert key["secret_file"] == f"/run/secrets/{name}"
     assert all(node["secrets"] == [name] for node in NODES.values())
-    assert f"> {secret['file'].removeprefix('./')}" in (ROOT / "docker-compose.yml").read_text()
+    assert f"> {secret['file'].removeprefix('./')}" in COMPOSE_TEXT
 
 
 def test_redis_is_where_everyone_looks_for_it():
@@ -127,6 +107,34 @@ def test_redis_is_where_everyone_looks_for_it():
     assert GIVEN["redis"]["url"] == url
     assert SERVICES["publisher"]["environment"] == {"REDIS_URL": url}
     assert "REDIS_URL" in (ROOT / "deploy" / "host-load.py").read_text()
+
+
+def test_redis_has_the_room_for_stalled_nodes_that_the_shipped_redis_conf_gives():
+    (limit,) = re.findall(r"^client-output-buffer-limit (.+)$", (ROOT / "deploy/redis/redis.conf").read_text(), re.M)
+    command = SERVICES["redis"]["command"]
+    assert command[command.index("--client-output-buffer-limit") + 1] == limit
+
+
+def test_prometheus_scrapes_every_node(config):
+    shipped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    (job,) = shipped["scrape_configs"]
+    port = config["admin_listen"].rpartition(":")[2]
+    (targets,) = job["static_configs"]
+    assert set(targets["targets"]) == {f"{name}:{port}" for name in NODES}
+    assert "./deploy/prometheus:/etc/prometheus:ro" in SERVICES["prometheus"]["volumes"]
+    for rules in shipped["rule_files"]:
+        assert (ROOT / "deploy/prometheus" / rules).is_file(), rules
+
+
+def test_grafana_finds_prometheus_and_the_dashboard():
+    provisioning = ROOT / "deploy/grafana/provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())["datasources"]
+    assert source["url"] == "http://prometheus:9090" and "prometheus" in SERVICES
+    (provider,) = yaml.safe_load((provisioning / "dashboards/causeway.yml").read_text())["providers"]
+    mounts = dict(volume.split(":")[:2] for volume in SERVICES["grafana"]["volumes"])
+    assert mounts["./deploy/grafana/provisioning"] == "/etc/grafana/provisioning"
+    assert mounts["./deploy/grafana/dashboards"] == provider["options"]["path"]
+    assert (ROOT / "deploy/grafana/dashboards/causeway.json").is_file()
 
 
 def test_nginx_outlasts_the_heartbeat_and_the_drain(config):
@@ -181,7 +189,7 @@ def test_the_image_names_the_nodes_ports_and_files(config):
 
 
 def config_path():
-    (path,) = set(re.findall(r"--config (\S+)", (ROOT / "docker-compose.yml").read_text()))
+    (path,) = set(re.findall(r"--config (\S+)", COMPOSE_TEXT))
     return path
 
 
@@ -193,17 +201,6 @@ def directives(name, text=NGINX):
 def block(head):
     """What stands between the braces of a block that has none inside."""
     return re.search(re.escape(head) + r"\s*\{([^{}]*)\}", NGINX)[1]
-
-
-def seconds(duration):
-    parts = re.findall(r"(\d+)\s*(ms|s|m|h)", duration)
-    assert parts and "".join(map("".join, parts)) == duration.replace(" ", ""), duration
-    return sum(int(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit] for number, unit in parts)
-
-
-def size(text):
-    number, unit = re.fullmatch(r"([\d.]+)\s*(k|KiB|MiB)", text).groups()
-    return float(number) * {"k": 2**10, "KiB": 2**10, "MiB": 2**20}[unit]
 
 
 def version(text):
