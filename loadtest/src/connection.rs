@@ -17,14 +17,14 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, Socket, Type};
 
 use crate::address::GatewayAddress;
-use crate::source;
+use crate::clock::Moment;
 
 /// A gateway may configure longer messages than the protocol's default.
 const LIMITS: FrameLimits = FrameLimits { message_bytes_max: 16 * 1024 * 1024, fragments_max: 1024 };
 /// The longest answer to an upgrade that is worth reading.
 const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 /// RFC 6455 §5.3 wants keys that cannot be guessed, to protect what stands between; nothing does here.
-const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+pub(crate) const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// A socket and what is incomplete on it.
 #[derive(Debug)]
@@ -54,13 +54,24 @@ pub(crate) enum Ended {
     /// The socket failed.
     #[error("the socket failed: {0}")]
     Io(#[from] io::Error),
+    /// The gateway did not answer the upgrade or the subscribe.
+    #[error("the gateway did not answer")]
+    TimedOut,
+    /// We left.
+    #[error("it was closed on purpose")]
+    Left,
 }
 
 impl Connection {
-    /// Begins connecting as client number `index`; the upgrade is sent as soon as the socket is connected.
-    pub(crate) fn open(index: usize, gateway: &GatewayAddress, token: Option<&str>) -> io::Result<Self> {
+    /// Begins connecting from `source` (or as the kernel chooses); the upgrade is sent as soon as the socket is
+    /// connected.
+    pub(crate) fn open(
+        gateway: &GatewayAddress,
+        source: Option<IpAddr>,
+        token: Option<&str>,
+    ) -> io::Result<Self> {
         Ok(Self {
-            stream: TcpStream::from_std(connecting_socket(index, gateway.socket)?.into()),
+            stream: TcpStream::from_std(connecting_socket(gateway.socket, source)?.into()),
             response: Some(Vec::new()),
             reader: FrameReader::new(Role::Client),
             unsent: upgrade_request(&gateway.host, token).into_bytes(),
@@ -77,12 +88,12 @@ impl Connection {
         self.send_frame(Opcode::Text, text.as_bytes())
     }
 
-    /// Does what the socket is ready for, and hands every text that arrived to `heard`.
+    /// Does what the socket is ready for, and hands every text that arrived to `heard`, with the moment it was read.
     pub(crate) fn ready(
         &mut self,
         event: &Event,
         scratch: &mut [u8],
-        mut heard: impl FnMut(&str),
+        mut heard: impl FnMut(&str, Moment),
     ) -> Result<(), Ended> {
         if event.is_writable() && !self.unsent.is_empty() {
             self.flush()?;
@@ -95,7 +106,8 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error.into()),
             };
-            self.take(&mut scratch[..read_len], &mut heard)?;
+            let now = Moment::now();
+            self.take(&mut scratch[..read_len], &mut |text| heard(text, now))?;
             // A short read has emptied the socket (epoll(7)), unless the peer's FIN came with it.
             if read_len < scratch.len() && !event.is_read_closed() {
                 break;
@@ -129,6 +141,12 @@ impl Connection {
         self.flush()
     }
 
+    /// Says goodbye; dropping the connection then ends it.
+    pub(crate) fn close(&mut self) {
+        // The gateway notices the end of the socket in any case.
+        let _ = self.send_frame(Opcode::Close, &1000_u16.to_be_bytes());
+    }
+
     /// Writes until nothing is left or the kernel has no room; then the socket's next event goes on with it.
     fn flush(&mut self) -> Result<(), Ended> {
         while !self.unsent.is_empty() {
@@ -144,12 +162,12 @@ impl Connection {
     }
 }
 
-fn connecting_socket(index: usize, gateway: SocketAddr) -> io::Result<Socket> {
+fn connecting_socket(gateway: SocketAddr, source: Option<IpAddr>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(gateway), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    if let Some(source) = source::address(index, gateway.ip()) {
-        socket.bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
+    if let Some(source) = source {
+        socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     match socket.connect(&gateway.into()) {
         Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
@@ -159,7 +177,7 @@ fn connecting_socket(index: usize, gateway: SocketAddr) -> io::Result<Socket> {
     }
 }
 
-fn upgrade_request(host: &str, token: Option<&str>) -> String {
+pub(crate) fn upgrade_request(host: &str, token: Option<&str>) -> String {
     let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     format!(
         "GET /v1/connect HTTP/1.1\r\n\
@@ -174,7 +192,7 @@ fn upgrade_request(host: &str, token: Option<&str>) -> String {
 }
 
 /// The bytes that arrived behind the response's head, which may be frames already; `None` until the head is whole.
-fn frames_behind(response: &[u8]) -> Result<Option<Vec<u8>>, Ended> {
+pub(crate) fn frames_behind(response: &[u8]) -> Result<Option<Vec<u8>>, Ended> {
     let is_switching = response.starts_with(b"HTTP/1.1 101 ");
     let head_end = response.windows(4).position(|window| window == b"\r\n\r\n");
     match head_end {

@@ -4,8 +4,10 @@
 //! `/proc/PID/stat` counts in hundredths of a second and an idle gateway uses less than that in a second.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fs, io};
+
+use crate::clock::Moment;
 
 /// A process that is being watched.
 #[derive(Debug)]
@@ -19,7 +21,7 @@ pub(crate) struct Process {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
     /// When.
-    pub(crate) at: Instant,
+    pub(crate) at: Moment,
     /// CPU time of all threads since the process began.
     pub(crate) cpu: Duration,
     /// Memory in use, without what the kernel holds for its sockets.
@@ -32,19 +34,26 @@ impl Process {
         Self { directory: format!("/proc/{pid}"), cpu_nanos: BTreeMap::new() }
     }
 
-    /// The load tester itself.
-    pub(crate) fn own() -> Self {
-        Self::new(std::process::id())
-    }
-
     /// Looks at it now.
     ///
     /// # Errors
     /// The process has ended, or belongs to somebody else.
     pub(crate) fn read(&mut self) -> io::Result<Reading> {
+        let resident_bytes = self.resident_bytes()?;
+        self.read_as(resident_bytes)
+    }
+
+    /// The same in a tenth of the time, and without holding the process up; memory is right to 64 pages per CPU.
+    pub(crate) fn glance(&mut self) -> io::Result<Reading> {
+        let statm = fs::read_to_string(format!("{}/statm", self.directory))?;
+        let pages: u64 = statm.split(' ').nth(1).and_then(first_number).ok_or(io::ErrorKind::InvalidData)?;
+        self.read_as(pages * rustix::param::page_size() as u64)
+    }
+
+    fn read_as(&mut self, resident_bytes: u64) -> io::Result<Reading> {
         self.read_cpu()?;
         let cpu = Duration::from_nanos(self.cpu_nanos.values().sum());
-        Ok(Reading { at: Instant::now(), cpu, resident_bytes: self.resident_bytes()? })
+        Ok(Reading { at: Moment::now(), cpu, resident_bytes })
     }
 
     fn read_cpu(&mut self) -> io::Result<()> {
@@ -67,9 +76,18 @@ impl Process {
 }
 
 impl Reading {
+    /// Several processes as one.
+    pub(crate) fn sum(readings: impl IntoIterator<Item = Self>) -> Option<Self> {
+        readings.into_iter().reduce(|sum, reading| Self {
+            at: reading.at,
+            cpu: sum.cpu + reading.cpu,
+            resident_bytes: sum.resident_bytes + reading.resident_bytes,
+        })
+    }
+
     /// CPU time and wall time since `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> (Duration, Duration) {
-        (self.cpu.saturating_sub(earlier.cpu), self.at - earlier.at)
+        (self.cpu.saturating_sub(earlier.cpu), self.at.since(earlier.at))
     }
 }
 
@@ -79,11 +97,13 @@ fn first_number(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
     fn work_in_any_thread_is_counted_even_after_it_ended() {
-        let mut process = Process::own();
+        let mut process = Process::new(std::process::id());
         let before = process.read().unwrap();
         let (work_done, ask_to_end) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
         std::thread::scope(|scope| {
@@ -105,10 +125,11 @@ mod tests {
 
     #[test]
     fn memory_that_is_touched_is_resident() {
-        let mut process = Process::own();
+        let mut process = Process::new(std::process::id());
         let before = process.read().unwrap().resident_bytes;
         let touched = vec![1_u8; 64 << 20];
         let after = process.read().unwrap().resident_bytes;
+        assert!(process.glance().unwrap().resident_bytes > before + (32 << 20));
         assert!(after > before + (32 << 20), "{before} then {after} with {} touched", touched.len());
     }
 

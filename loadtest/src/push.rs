@@ -3,6 +3,8 @@
 //! Read with a JSON parser and therefore slow; the messages of a run are recognised by `stamp.rs` before it
 //! comes to this.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -15,6 +17,10 @@ pub(crate) enum Push {
     Subscribed,
     /// Something may have been missed, and the gateway admits it.
     Gap,
+    /// A ping command was answered.
+    Pong,
+    /// The gateway will close the connection and asks to come back after this pause.
+    Drain(Duration),
     /// A command was refused in whole or in part: the text itself, for people.
     Refused(String),
     /// Anything else.
@@ -26,6 +32,8 @@ struct Fields<'a> {
     op: &'a str,
     #[serde(default)]
     refused: Vec<IgnoredAny>,
+    #[serde(default)]
+    reconnect_in_ms: u64,
 }
 
 impl Push {
@@ -37,6 +45,8 @@ impl Push {
             "subscribed" if fields.refused.is_empty() => Self::Subscribed,
             "subscribed" | "error" => Self::Refused(text.to_owned()),
             "gap" => Self::Gap,
+            "pong" => Self::Pong,
+            "drain" => Self::Drain(Duration::from_millis(fields.reconnect_in_ms)),
             _ => Self::Other,
         }
     }
@@ -54,7 +64,9 @@ mod tests {
         let welcome = Sent::Welcome { session: "s", node: "n", ping_interval_ms: 1, expires_in_ms: 2 };
         let gap = Sent::Gap { topic: "t", reason: GapReason::Overload, lasted_ms: 3 };
         let drain = Sent::Drain { reconnect_in_ms: 4 };
-        for (sent, understood) in [(welcome, Push::Welcome), (gap, Push::Gap), (drain, Push::Other)] {
+        for (sent, understood) in
+            [(welcome, Push::Welcome), (gap, Push::Gap), (drain, Push::Drain(Duration::from_millis(4)))]
+        {
             let mut frame = sent.frame().to_vec();
             let mut reader = FrameReader::new(Role::Client);
             let Ok(Some(Message::Text(text))) = reader.next(&mut &mut frame[..], &FrameLimits::default())

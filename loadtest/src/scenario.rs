@@ -1,96 +1,217 @@
-//! The scenarios, each named after the question it answers, and what they share: a gateway under test and a
-//! crowd that arrives there.
+//! The scenarios, each named after the question it answers.
 
+mod connect;
+mod fairness;
 mod fanout;
 mod floor;
 mod idle;
+mod intake;
+mod reconnect;
+mod rooms;
+mod soak;
+mod unicast;
 
 use std::error::Error;
-use std::io;
+use std::time::Duration;
 
-use clap::Args;
+use clap::Subcommand;
 
-pub(crate) use self::fanout::{FanoutArgs, fanout};
+pub(crate) use self::connect::ConnectArgs;
+pub(crate) use self::fairness::FairnessArgs;
+pub(crate) use self::fanout::FanoutArgs;
 pub(crate) use self::floor::{FloorArgs, floor};
-pub(crate) use self::idle::{IdleArgs, idle};
-use crate::address::GatewayAddress;
-use crate::crowd::Crowd;
-use crate::process::{Process, Reading};
-use crate::report::Report;
-use crate::token::{TokenArgs, Tokens};
+pub(crate) use self::idle::IdleArgs;
+pub(crate) use self::intake::IntakeArgs;
+pub(crate) use self::reconnect::ReconnectArgs;
+pub(crate) use self::rooms::RoomsArgs;
+pub(crate) use self::soak::SoakArgs;
+pub(crate) use self::unicast::UnicastArgs;
+use crate::books::{Sender, Subscribers};
+use crate::conductor::{Conductor, Shard};
+use crate::observer::Sighting;
+use crate::options::{GatewayArgs, PublishArgs};
+use crate::outcome::Outcome;
+use crate::pace::Pace;
+use crate::publish::Publishers;
+use crate::report::{Figure, Report, section};
+use crate::run::{Choice, Run, Setup, WARM_UP};
+use crate::stamp::Stamp;
 
-/// The gateway under test.
-#[derive(Debug, Args)]
-pub(crate) struct GatewayArgs {
-    /// Where it listens, for example http://127.0.0.1:8080.
-    #[arg(long, value_name = "ADDRESS")]
-    gateway: GatewayAddress,
-    /// Its process id, if it runs on this machine: adds what it costs.
-    #[arg(long, value_name = "PID")]
-    server_pid: Option<u32>,
-    #[command(flatten)]
-    token: TokenArgs,
+/// What is measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Scenario {
+    /// What does it cost to tell one thing to everybody?
+    Fanout(FanoutArgs),
+    /// What does it cost to tell everybody something else?
+    Unicast(UnicastArgs),
+    /// How do rooms of unequal liveliness get on together?
+    Rooms(RoomsArgs),
+    /// How many upgrades a second?
+    Connect(ConnectArgs),
+    /// What does a quiet connection cost?
+    Idle(IdleArgs),
+    /// A node dies: how long until all are back?
+    Reconnect(ReconnectArgs),
+    /// Does it stay as it is for hours, with people coming and going?
+    Soak(SoakArgs),
+    /// Does a quiet topic suffer from a hot one?
+    Fairness(FairnessArgs),
+    /// How many messages a second does a node take from Redis?
+    Intake(IntakeArgs),
+    /// What would it cost with no gateway at all, only the kernel's write(2)?
+    Floor(FloorArgs),
 }
 
-/// The two processes of a run, watched.
-struct Watch {
-    server: Option<Process>,
-    own: Process,
+/// A scenario that is played against a gateway.
+pub(crate) trait Play {
+    /// Its name.
+    fn name(&self) -> &'static str;
+    /// The gateway.
+    fn gateway(&self) -> &GatewayArgs;
+    /// The figures that its report may have.
+    fn figures(&self) -> Vec<&'static Figure>;
+    /// This process's part. The messages carry the number `run`.
+    fn play(&self, run: u64, conductor: &mut Conductor) -> Result<Outcome, Box<dyn Error>>;
+    /// What the outcome of all processes, and what was seen of them, means.
+    fn report(&self, outcome: &Outcome, seen: &Sighting, report: &mut Report);
 }
 
-impl Watch {
-    fn new(args: &GatewayArgs) -> Self {
-        Self { server: args.server_pid.map(Process::new), own: Process::own() }
+impl Scenario {
+    /// Its name, and the figures that its report may have.
+    pub(crate) fn figures(&self) -> (&'static str, Vec<&'static Figure>) {
+        match self.play() {
+            Some(play) => (play.name(), play.figures()),
+            None => (floor::NAME, section::figures(&[section::FLOOR])),
+        }
     }
 
-    /// The server now; `None` if it is not to be watched.
-    fn server(&mut self) -> io::Result<Option<Reading>> {
-        self.server.as_mut().map(Process::read).transpose()
-    }
-
-    fn own(&mut self) -> io::Result<Reading> {
-        self.own.read()
+    /// The scenario as one that is played against a gateway, if it is one.
+    pub(crate) fn play(&self) -> Option<&dyn Play> {
+        Some(match self {
+            Self::Fanout(args) => args,
+            Self::Unicast(args) => args,
+            Self::Rooms(args) => args,
+            Self::Connect(args) => args,
+            Self::Idle(args) => args,
+            Self::Reconnect(args) => args,
+            Self::Soak(args) => args,
+            Self::Fairness(args) => args,
+            Self::Intake(args) => args,
+            Self::Floor(_) => return None,
+        })
     }
 }
 
-/// Brings `count` connections together, each subscribed to its topic, and reports what their arrival cost.
-///
-/// The first one goes through everything before anything is measured: what a gateway sets up once is not the
-/// price of a connection.
-fn arrive(
-    args: &GatewayArgs,
-    count: usize,
-    topic: impl Fn(usize) -> String,
-    watch: &mut Watch,
-    report: &mut Report,
-) -> Result<Arrival, Box<dyn Error>> {
-    let mut crowd = Crowd::new(args.gateway.clone(), Tokens::new(&args.token))?;
-    crowd.open(1)?;
-    crowd.subscribe(0..1, &topic)?;
-    let first = watch.server()?;
-    crowd.open(count)?;
-    let opened = watch.server()?;
-    crowd.subscribe(1..count, &topic)?;
-    let subscribed = watch.server()?;
-
-    let others = (count - 1) as f64;
-    report.figure("connections", "connections", count as f64, "");
-    report.cpu_per("cpu_per_accept_us", "server CPU per accepted connection", first.zip(opened), others);
-    report.cpu_per("cpu_per_subscribe_us", "server CPU per subscription", opened.zip(subscribed), others);
-    Ok(Arrival { crowd, first })
+/// Topics that each have as many subscribers, divided among the processes.
+struct Rooms {
+    /// What every topic's name begins with.
+    name: &'static str,
+    topics: usize,
+    subscribers: usize,
 }
 
-/// A crowd that is complete.
-struct Arrival {
-    crowd: Crowd,
-    /// The server when the first connection was complete and no other had begun.
-    first: Option<Reading>,
-}
-
-/// Makes every connection that ended during the run a fault.
-fn report_ended(crowd: &Crowd, report: &mut Report) {
-    if let Some((index, ended)) = crowd.ended().first() {
-        let others = crowd.ended().len() - 1;
-        report.fault(format!("connection {index}: {ended} ({others} others ended too)"));
+impl Rooms {
+    /// This process's part of a run.
+    fn setup(&self, run: u64, gateway: &GatewayArgs, publish: &PublishArgs, pace: Pace) -> Setup {
+        let (name, subscribers) = (self.name, self.subscribers);
+        let shard = gateway.shard();
+        let topics = shard.share(self.topics);
+        let (first, members) = (topics.start, topics.len() * subscribers);
+        let topic = move |member: usize| Some(format!("{name}.{}", first + member / subscribers));
+        Setup {
+            entrance: gateway.entrance(first * subscribers, self.topics * subscribers, topic),
+            members,
+            ramp: gateway.ramp.map(|ramp| ramp / shard.count as f64),
+            subscribers: Subscribers {
+                first_topic: first,
+                topics: topics.len(),
+                topic_of: (0..members).map(|member| (member / subscribers) as u32).collect(),
+                sender: Sender::Own,
+            },
+            stamp: Stamp::new(run, publish.payload_bytes as usize),
+            names: topics.map(|topic| publish.name(&format!("{name}.{topic}"))).collect(),
+            late_after: publish.late_after,
+            pace: publish.pace(shard, pace),
+            choice: Choice::in_turn(shard.share(self.topics).len()),
+            backoff: None,
+            churn: None,
+        }
     }
+}
+
+/// One topic that all listen to, whatever process they are in.
+fn one_topic(
+    topic: &str,
+    subscribers: usize,
+    (run, shard): (u64, Shard),
+    (gateway, publish): (&GatewayArgs, &PublishArgs),
+    pace: Pace,
+) -> Setup {
+    let members = shard.share(subscribers);
+    let name = topic.to_owned();
+    let sender = match shard {
+        Shard::WHOLE => Sender::Own,
+        _ if shard.index == 0 => Sender::ForAll,
+        _ => Sender::Another,
+    };
+    Setup {
+        entrance: gateway.entrance(members.start, subscribers, move |_| Some(name.clone())),
+        members: members.len(),
+        ramp: gateway.ramp.map(|ramp| ramp / shard.count as f64),
+        subscribers: Subscribers { first_topic: 0, topics: 1, topic_of: vec![0; members.len()], sender },
+        stamp: Stamp::new(run, publish.payload_bytes as usize),
+        names: vec![publish.name(topic)],
+        late_after: publish.late_after,
+        // One process publishes for all.
+        pace: match sender {
+            Sender::Another => Pace::Silent,
+            Sender::Own | Sender::ForAll => publish.pace(Shard::WHOLE, pace),
+        },
+        choice: Choice::in_turn(1),
+        backoff: None,
+        churn: None,
+    }
+}
+
+/// A run with its publishers.
+fn run<'a>(
+    setup: Setup,
+    (gateway, publish): (&GatewayArgs, &PublishArgs),
+    conductor: &'a mut Conductor,
+) -> Result<Run<'a>, Box<dyn Error>> {
+    let is_silent = setup.pace == Pace::Silent;
+    let mut run = Run::new(setup, conductor)?;
+    if !is_silent {
+        let destination = publish.destination(gateway)?;
+        let links = publish.links();
+        run.publishers = Publishers::connect(&destination, links, run.crowd.registry())?;
+    }
+    Ok(run)
+}
+
+/// Brings everybody together, warms up and publishes for as long as was asked for.
+fn deliver(
+    setup: Setup,
+    args: (&GatewayArgs, &PublishArgs),
+    duration: Duration,
+    conductor: &mut Conductor,
+) -> Result<Outcome, Box<dyn Error>> {
+    let mut run = run(setup, args, conductor)?;
+    warm_up(&mut run)?;
+    measure(run, duration)
+}
+
+/// Publishes for `duration`, which counts.
+fn measure(mut run: Run<'_>, duration: Duration) -> Result<Outcome, Box<dyn Error>> {
+    run.enter("publishing", duration);
+    run.count(duration)?;
+    run.publish_for(duration)?;
+    run.finish()
+}
+
+fn warm_up(run: &mut Run<'_>) -> Result<(), Box<dyn Error>> {
+    run.arrive()?;
+    run.enter("warming up", WARM_UP);
+    run.publish_for(WARM_UP)?;
+    Ok(())
 }

@@ -4,13 +4,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Longer than any run.
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// How to come by tokens.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct TokenArgs {
     /// The token that every connection presents.
     #[arg(long, conflicts_with_all = ["secret", "kid"])]
@@ -50,12 +50,25 @@ impl Tokens {
         }
     }
 
-    /// The token of connection number `index`.
+    /// The token of connection number `index`, which may subscribe to anything.
     pub(crate) fn token(&self, index: usize) -> Result<Option<String>, jsonwebtoken::errors::Error> {
+        self.issue(|| format!("load-{index}"), &json!({"subscribe": ["**"], "publish": []}))
+    }
+
+    /// The token of a publisher, which may publish anything.
+    pub(crate) fn publisher(&self) -> Result<Option<String>, jsonwebtoken::errors::Error> {
+        self.issue(|| "load-publisher".to_owned(), &json!({"subscribe": [], "publish": ["**"]}))
+    }
+
+    fn issue(
+        &self,
+        subject: impl FnOnce() -> String,
+        allowed: &Value,
+    ) -> Result<Option<String>, jsonwebtoken::errors::Error> {
         match self {
             Self::None => Ok(None),
             Self::Same(token) => Ok(Some(token.clone())),
-            Self::Signed(signing) => signing.sign(index).map(Some),
+            Self::Signed(signing) => signing.sign(&subject(), allowed).map(Some),
         }
     }
 }
@@ -70,12 +83,8 @@ impl Signing {
         }
     }
 
-    fn sign(&self, index: usize) -> Result<String, jsonwebtoken::errors::Error> {
-        let claims = json!({
-            "sub": format!("load-{index}"),
-            "exp": self.expires_at.as_secs(),
-            "causeway": {"subscribe": ["**"], "publish": []},
-        });
+    fn sign(&self, subject: &str, allowed: &Value) -> Result<String, jsonwebtoken::errors::Error> {
+        let claims = json!({"sub": subject, "exp": self.expires_at.as_secs(), "causeway": allowed});
         jsonwebtoken::encode(&self.header, &claims, &self.key)
     }
 }
@@ -92,10 +101,10 @@ mod tests {
         let tokens = Tokens::Signed(Box::new(Signing::new(secret, Some("main".to_owned()))));
         let token = tokens.token(7).unwrap().unwrap();
         let key = DecodingKey::from_secret(secret.as_bytes());
-        let proved =
-            jsonwebtoken::decode::<serde_json::Value>(&token, &key, &Validation::new(Algorithm::HS256))
-                .unwrap();
+        let proved = jsonwebtoken::decode::<Value>(&token, &key, &Validation::new(Algorithm::HS256)).unwrap();
         assert_eq!(proved.claims["sub"], "load-7");
         assert_eq!(proved.header.kid.as_deref(), Some("main"));
+        assert_eq!(proved.claims["causeway"]["publish"], json!([]));
+        assert_ne!(tokens.publisher().unwrap().unwrap(), token);
     }
 }

@@ -16,13 +16,16 @@ use causeway_protocol::{Publication, Topic};
 use clap::Args;
 use mio::{Events, Interest, Poll, Token};
 use rustix::thread::{CpuSet, sched_setaffinity};
-use rustix::time::{ClockId, clock_gettime};
 
-use crate::report::Report;
-use crate::stamp::{PAYLOAD_BYTES_MIN, Stamp};
+use crate::clock::{Moment, thread_cpu};
+use crate::expect::Expectation;
+use crate::report::{Report, figure};
+use crate::stamp::{PAYLOAD_BYTES_MIN, Stamp, Stamped};
 
 /// One that a gateway delivers would be as long.
 const TOPIC: &str = "load.fanout";
+/// The scenario's name.
+pub(crate) const NAME: &str = "floor";
 const SCRATCH_BYTES: usize = 256 * 1024;
 
 /// The arguments of `floor`.
@@ -49,10 +52,11 @@ pub(crate) struct FloorArgs {
 }
 
 /// Writes for the given time and reports what a frame cost.
-pub(crate) fn floor(args: &FloorArgs) -> Result<Report, Box<dyn Error>> {
+pub(crate) fn floor(args: &FloorArgs, expectations: Vec<Expectation>) -> Result<Report, Box<dyn Error>> {
     let (mut near, far) = socket_pairs(args.sockets as usize)?;
-    let stamp = Stamp::new(TOPIC, args.payload_bytes as usize);
-    let frame = Publication::new(Topic::parse(TOPIC)?, stamp.payload(0)).frame().to_vec();
+    let stamp = Stamp::new(Stamp::new_run(), args.payload_bytes as usize);
+    let payload = stamp.payload(Stamped { topic: 0, seq: 0, at: Moment::now() });
+    let frame = Publication::new(Topic::parse(TOPIC)?, payload).frame().to_vec();
     let bytes = frame.repeat(args.frames_per_write as usize);
     let (tell_round, round_read) = channel();
     let (reader_cpu, round_frames) = (args.reader_cpu, args.frames_per_write as usize * near.len());
@@ -63,13 +67,13 @@ pub(crate) fn floor(args: &FloorArgs) -> Result<Report, Box<dyn Error>> {
     pin(args.writer_cpu)?;
     let written = write_rounds(&mut near, &bytes, Duration::from_secs(args.seconds), &round_read)?;
 
-    let mut report = Report::new("floor");
+    let mut report = Report::new(NAME, expectations);
     let per_write = written.cpu.as_secs_f64() * 1e6 / written.writes as f64;
-    report.figure("sockets", "sockets", args.sockets.into(), "");
-    report.figure("frames_per_write", "frames in a write", args.frames_per_write.into(), "");
-    report.figure("frame_bytes", "bytes of a frame", frame.len() as f64, "");
-    report.figure("cpu_per_write_us", "CPU per write", per_write, "µs");
-    report.figure("cpu_per_frame_us", "CPU per frame", per_write / f64::from(args.frames_per_write), "µs");
+    report.figure(&figure::SOCKETS, args.sockets.into());
+    report.figure(&figure::FRAMES_PER_WRITE, args.frames_per_write.into());
+    report.figure(&figure::FRAME_BYTES, frame.len() as f64);
+    report.figure(&figure::CPU_PER_WRITE, per_write);
+    report.figure(&figure::CPU_PER_FRAME, per_write / f64::from(args.frames_per_write));
     Ok(report)
 }
 
@@ -115,10 +119,6 @@ fn write_rounds(
         round_read.recv()?;
     }
     Ok(Written { writes, cpu: thread_cpu() - cpu_before })
-}
-
-fn thread_cpu() -> Duration {
-    clock_gettime(ClockId::ThreadCPUTime).try_into().expect("CPU time is not negative")
 }
 
 /// Reads from every socket, and tells whenever a round of `round_frames` is complete; until nobody listens.
@@ -172,8 +172,7 @@ impl FarEnd {
         while let Some(message) =
             self.reader.next(&mut bytes, &FrameLimits::default()).map_err(io::Error::other)?
         {
-            deliveries +=
-                usize::from(matches!(message, Message::Text(text) if stamp.delivered(&text).is_some()));
+            deliveries += usize::from(matches!(message, Message::Text(text) if stamp.read(&text).is_some()));
         }
         Ok(deliveries)
     }
