@@ -18,6 +18,8 @@ pub(crate) struct Books {
     topic_of: Vec<u32>,
     ledgers: Vec<Ledger>,
     sender: Sender,
+    /// How many messages another process has published, as far as it has said.
+    heard_of: u64,
     late_after: Duration,
     in_flight: usize,
     published: u64,
@@ -64,6 +66,7 @@ impl Books {
             ledgers: topic_of.iter().map(|_| Ledger::default()).collect(),
             topic_of,
             sender,
+            heard_of: 0,
             late_after,
             in_flight: 0,
             published: 0,
@@ -151,24 +154,41 @@ impl Books {
         self.topics[self.topic_of[member] as usize].leave();
     }
 
+    /// Whether every member that `is_up` has heard the last message of its topic.
+    pub(crate) fn is_up_to_date(&self, is_up: impl Fn(usize) -> bool) -> bool {
+        let mut members = self.ledgers.iter().zip(&self.topic_of).enumerate();
+        members.all(|(member, (ledger, &topic))| !is_up(member) || ledger.is_up_to(self.published_to(topic)))
+    }
+
     /// Waits for nothing any more of what is in the air.
     pub(crate) fn give_up(&mut self) {
         self.topics.iter_mut().for_each(Flight::give_up);
         self.in_flight = 0;
     }
 
-    /// Whether everybody heard everything, once and in order. `published` is how many messages there were to the only
-    /// topic, where another process publishes to it.
-    pub(crate) fn tally(&self, published: Option<u64>) -> Tally {
+    /// Whether everybody heard everything, once and in order.
+    pub(crate) fn tally(&self) -> Tally {
         let mut tally = Tally::default();
         for (ledger, &topic) in self.ledgers.iter().zip(&self.topic_of) {
-            tally += ledger.tally(published.unwrap_or_else(|| self.topics[topic as usize].published()));
+            tally += ledger.tally(self.published_to(topic));
         }
         tally
     }
 
-    /// How many messages there were so far to a topic that processes share, where there is one: `Some(None)` where another
-    /// process would know.
+    /// Another process has published so many messages to the topic that all share.
+    pub(crate) fn learn(&mut self, published: u64) {
+        self.heard_of = published;
+    }
+
+    fn published_to(&self, topic: u32) -> u64 {
+        match self.sender {
+            Sender::Own | Sender::ForAll => self.topics[topic as usize].published(),
+            Sender::Another => self.heard_of,
+        }
+    }
+
+    /// How many messages there were so far to a topic that processes share, where there is one: `Some(None)` where
+    /// another process would know.
     pub(crate) fn shared(&self) -> Option<Option<u64>> {
         match self.sender {
             Sender::Own => None,
@@ -242,12 +262,14 @@ mod tests {
         books.count_from(due, Duration::from_secs(1), 2);
         let text = delivered(books.launch(1, due));
         assert_eq!(books.in_flight(), 1);
+        assert!(!books.is_up_to_date(|_| true) && books.is_up_to_date(|member| member == 0));
         // However late it was published.
         assert!(books.hear(1, &text, due + Duration::from_millis(150)));
         let latency = books.finish(2).latency().quantile(1.0).unwrap();
         assert!(latency.abs_diff(Duration::from_millis(150)) < Duration::from_millis(1), "{latency:?}");
         assert_eq!((books.in_flight(), books.delivered()), (0, 1));
-        assert_eq!(books.tally(None), Tally { late: 1, subscribers: 1, ..Tally::default() });
+        assert!(books.is_up_to_date(|_| true));
+        assert_eq!(books.tally(), Tally { late: 1, subscribers: 1, ..Tally::default() });
     }
 
     #[test]
@@ -255,9 +277,9 @@ mod tests {
         let mut books = books();
         let text = delivered(books.launch(0, Moment(0)));
         assert!(books.hear(1, &text, Moment(1)));
-        assert_eq!((books.misrouted(), books.delivered(), books.tally(None).lost), (1, 0, 1));
+        assert_eq!((books.misrouted(), books.delivered(), books.tally().lost), (1, 0, 1));
         books.excuse(0, Excuse::Gap);
-        assert_eq!((books.tally(None).lost, books.tally(None).missed_in_gap), (0, 1));
+        assert_eq!((books.tally().lost, books.tally().missed_in_gap), (0, 1));
         assert!(!books.hear(1, r#"{"op":"pong"}"#, Moment(1)));
     }
 
@@ -268,10 +290,13 @@ mod tests {
         let mut listener = Books::new(Stamp::new(1, 100), subscribers, LATE_AFTER);
         let subscribers = Subscribers { first_topic: 0, topics: 1, topic_of: vec![], sender: Sender::ForAll };
         let mut publisher = Books::new(Stamp::new(1, 100), subscribers, LATE_AFTER);
+        assert!(publisher.is_up_to_date(|_| true), "nobody listens here");
         let texts = [(); 3].map(|()| delivered(publisher.launch(0, Moment(0))));
         assert!(listener.hear(0, &texts[0], Moment(1)) && listener.hear(0, &texts[1], Moment(1)));
-        assert_eq!(listener.tally(Some(publisher.published())).lost, 1);
+        listener.learn(publisher.published());
+        assert!(!listener.is_up_to_date(|_| true));
+        assert_eq!(listener.tally().lost, 1);
         listener.excuse(0, Excuse::Gap);
-        assert_eq!(listener.tally(Some(3)).missed_in_gap, 1);
+        assert_eq!(listener.tally().missed_in_gap, 1);
     }
 }

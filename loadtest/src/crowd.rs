@@ -11,7 +11,7 @@ use mio::{Events, Poll, Registry, Token};
 
 use crate::address::GatewayAddress;
 use crate::alarm::Alarm;
-use crate::clock::Moment;
+use crate::clock::{Moment, thread_cpu};
 use crate::connection::{Connection, Ended};
 use crate::histogram::Recorder;
 use crate::push::Push;
@@ -110,12 +110,14 @@ pub(crate) trait Listener {
 }
 
 /// How much time the thread had to spare, and how long what happened had to wait for it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Idleness {
     /// From an event to its handling, at most.
     pub(crate) lag: Recorder,
     /// Time spent waiting for something to happen.
-    pub(crate) slept: Duration,
+    slept: Duration,
+    since: Moment,
+    cpu_before: Duration,
 }
 
 /// Why a crowd could not go on.
@@ -141,7 +143,7 @@ impl Crowd {
             scratch: vec![0; SCRATCH_BYTES],
             members: Vec::new(),
             up: 0,
-            idleness: Idleness::default(),
+            idleness: Idleness::begin(),
         })
     }
 
@@ -288,7 +290,24 @@ impl Crowd {
 
     /// What the thread had to spare since the last time.
     pub(crate) fn take_idleness(&mut self) -> Idleness {
-        std::mem::take(&mut self.idleness)
+        std::mem::replace(&mut self.idleness, Idleness::begin())
+    }
+}
+
+impl Idleness {
+    /// From now on.
+    fn begin() -> Self {
+        let (lag, slept) = (Recorder::default(), Duration::ZERO);
+        Self { lag, slept, since: Moment::now(), cpu_before: thread_cpu() }
+    }
+
+    /// How much of the time the thread did not wait for something to happen, and how much it waited for a CPU: both from 0
+    /// to 1. To be asked on that thread.
+    pub(crate) fn busy_and_starved(&self) -> (f64, f64) {
+        let elapsed = Moment::now().since(self.since);
+        let busy = (1.0 - self.slept.div_duration_f64(elapsed)).max(0.0);
+        let worked = thread_cpu().saturating_sub(self.cpu_before).div_duration_f64(elapsed);
+        (busy, (busy - worked).max(0.0))
     }
 }
 

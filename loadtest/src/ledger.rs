@@ -91,6 +91,13 @@ impl Ledger {
         is_new
     }
 
+    /// Whether the last of the numbers below `published` was heard or is excused; what is missing then will not come.
+    pub(crate) fn is_up_to(&self, published: u64) -> bool {
+        let excused = self.trouble.as_ref().and_then(|trouble| trouble.excuse);
+        let excused = excused.filter(|excused| excused.from == self.next).map_or(0, |excused| excused.below);
+        published <= self.next.max(excused)
+    }
+
     /// Notes that a message was late.
     #[cold]
     pub(crate) fn note_late(&mut self) {
@@ -238,6 +245,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.hear(0);
         ledger.excuse(Excuse::Away, 4);
+        assert!(ledger.is_up_to(4) && !ledger.is_up_to(5));
         let Tally { lost, missed_away, subscribers, .. } = ledger.tally(6);
         assert_eq!((lost, missed_away, subscribers), (2, 3, 1));
     }

@@ -3,7 +3,7 @@
 //! One thread and one epoll loop drive every connection of a process, so that one core of load saturates one core of
 //! gateway. Of ours it knows the protocol and nothing else: what it finds is what anyone would find.
 //!
-//! A command line becomes a [`scenario`], which is played as a [`run`] in one process or in several ([`family`]); what
+//! A command line becomes a [`scenario`], which is played as a [`mod@run`] in one process or in several ([`family`]); what
 //! they found ([`outcome`]) and what was seen of them ([`observer`]) becomes a [`report`].
 
 mod address;

@@ -72,6 +72,10 @@ pub(crate) struct PublishArgs {
     /// A message heard later than this is counted as late.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     pub(crate) late_after: Duration,
+    /// When nobody has heard anything for so long, what is still on its way is given up: a node that has lost Redis takes
+    /// some seconds until it can announce it.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(crate) patience: Duration,
 }
 
 impl GatewayArgs {

@@ -55,6 +55,8 @@ pub(crate) struct Outcome {
     pub(crate) lag: Counts,
     /// How much of the time the busiest process was not waiting for something to happen, from 0 to 1.
     pub(crate) busy: f64,
+    /// How much of the time a process was ready to work and had to wait for a CPU, from 0 to 1.
+    pub(crate) starved: f64,
     /// How long it counted.
     pub(crate) measured: Duration,
     /// Interval by interval.
@@ -96,6 +98,7 @@ impl Outcome {
         self.tally += other.tally;
         self.all_back = self.all_back.max(other.all_back);
         self.busy = self.busy.max(other.busy);
+        self.starved = self.starved.max(other.starved);
         self.measured = self.measured.max(other.measured);
         self.timeline.join(&other.timeline);
         self.faults.extend(other.faults);

@@ -1,7 +1,7 @@
 //! Connections that end, and come back after a pause of random length that grows with every attempt.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
 use rand::Rng;
@@ -28,6 +28,8 @@ pub(crate) struct Returns {
     random: StdRng,
     absences: Vec<Option<Absence>>,
     due: BinaryHeap<Reverse<(Moment, usize)>>,
+    /// When those may come back whom a node that is drained has told so.
+    invited: HashMap<usize, Moment>,
     /// The first that ended unasked, and why.
     pub(crate) first_ended: Option<(usize, Ended)>,
     /// The first refusal of a subscribe.
@@ -79,6 +81,7 @@ impl Returns {
             random,
             absences: vec![None; members],
             due: BinaryHeap::new(),
+            invited: HashMap::new(),
             first_ended: None,
             first_refusal: None,
             ended: 0,
@@ -124,6 +127,11 @@ impl Returns {
         }
     }
 
+    /// The gateway will end the connection of `member`, who may come back at `at`.
+    pub(crate) fn invite(&mut self, member: usize, at: Moment) {
+        self.invited.insert(member, at);
+    }
+
     fn end(&mut self, member: usize, ended: Ended, state: State, now: Moment) -> Option<Change> {
         let was_asked = matches!(ended, Ended::Left);
         let was_up = state == State::Up;
@@ -138,7 +146,8 @@ impl Returns {
         if let Some(backoff) = self.backoff {
             let pause = backoff.pause(absence.attempts, self.random.random());
             absence.attempts += 1;
-            self.due.push(Reverse((now + pause, member)));
+            let at = self.invited.remove(&member).unwrap_or(now + pause).max(now);
+            self.due.push(Reverse((at, member)));
         }
         self.away += usize::from(is_new);
         was_up.then_some(Change::Went)
@@ -224,6 +233,18 @@ mod tests {
         assert!(at > Moment(0) + SECOND);
         assert_eq!(returns.take_due(Moment(0) + SECOND), None);
         assert_eq!(returns.take_due(at), Some(0));
+    }
+
+    #[test]
+    fn whoever_was_told_when_to_come_back_comes_then() {
+        let mut returns = Returns::new(1, Some(BACKOFF), StdRng::seed_from_u64(4));
+        returns.invite(0, Moment(0) + SECOND * 9);
+        returns.note(0, ended(State::Up), Moment(0) + SECOND);
+        assert_eq!(returns.next(), Some(Moment(0) + SECOND * 9));
+        assert_eq!(returns.take_due(Moment(0) + SECOND * 9), Some(0));
+        // The next pause is its own.
+        returns.note(0, ended(State::Opening), Moment(0) + SECOND * 10);
+        assert!(returns.next() <= Some(Moment(0) + SECOND * 12));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod arrival;
 mod ear;
 mod finding;
+mod phase;
 
 use std::io;
 use std::time::Duration;
@@ -13,9 +14,9 @@ use rand::rngs::StdRng;
 use crate::books::{Books, Subscribers};
 use crate::clock::Moment;
 use crate::conductor::Conductor;
-use crate::crowd::{Crowd, Entrance};
+use crate::crowd::{Crowd, Entrance, State};
 use crate::histogram::Recorder;
-use crate::observer::{Live, Mark, TICK};
+use crate::observer::{Mark, TICK};
 use crate::pace::{Due, Pace};
 use crate::publish::Publishers;
 use crate::returns::{Backoff, Returns};
@@ -23,13 +24,14 @@ use crate::stamp::Stamp;
 use crate::zipf::Zipf;
 
 use self::ear::Ear;
+use self::phase::Phase;
 
 /// Before anything is measured, caches are filled and buffers have grown.
 pub(crate) const WARM_UP: Duration = Duration::from_secs(1);
-/// When nobody has heard anything for so long, what is still in the air is lost.
-const LANDING_TIMEOUT: Duration = Duration::from_secs(5);
 /// After so many messages in a row, subscribers are listened to.
 const BURST_MAX: usize = 512;
+/// What comes out of turn comes within this time after the last message.
+const STRAGGLERS: Duration = Duration::from_secs(1);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a run is made of.
@@ -48,6 +50,8 @@ pub(crate) struct Setup {
     pub(crate) names: Vec<String>,
     /// See [`Books`].
     pub(crate) late_after: Duration,
+    /// When nobody has heard anything for so long, what is still in the air is given up.
+    pub(crate) patience: Duration,
     /// When messages follow one another.
     pub(crate) pace: Pace,
     /// Which topic each is for.
@@ -87,6 +91,7 @@ pub(crate) struct Run<'a> {
     /// The topic that a message waits for.
     chosen: Option<usize>,
     ramp: Option<f64>,
+    patience: Duration,
     churn: Pace,
     churned: usize,
     random: StdRng,
@@ -96,14 +101,6 @@ pub(crate) struct Run<'a> {
     swept: Moment,
     phase: Phase,
     counted: Counted,
-}
-
-/// What a run is doing, for those who watch.
-#[derive(Debug)]
-struct Phase {
-    name: &'static str,
-    start: Moment,
-    end: Moment,
 }
 
 /// Where the books stood when counting began.
@@ -135,6 +132,7 @@ impl<'a> Run<'a> {
             choice: setup.choice,
             chosen: None,
             ramp: setup.ramp,
+            patience: setup.patience,
             churn: setup.churn.map_or(Pace::Silent, Pace::open),
             churned: 0,
             random: StdRng::from_os_rng(),
@@ -142,7 +140,7 @@ impl<'a> Run<'a> {
             stalls: 0,
             overdue: Recorder::default(),
             swept: now,
-            phase: Phase { name: "connecting", start: now, end: now },
+            phase: Phase::new("connecting", Duration::ZERO),
             counted: Counted::default(),
         })
     }
@@ -156,8 +154,7 @@ impl<'a> Run<'a> {
 
     /// What is shown to those who watch, for about `expected`.
     pub(crate) fn enter(&mut self, phase: &'static str, expected: Duration) {
-        let start = Moment::now();
-        self.phase = Phase { name: phase, start, end: start + expected };
+        self.phase = Phase::new(phase, expected);
     }
 
     /// From here on it counts; it will for about `expected`.
@@ -170,6 +167,8 @@ impl<'a> Run<'a> {
         self.returns.opening.take();
         let (delivered, published) = (self.books.delivered(), self.books.published());
         self.counted = Counted { start, stopped: start, delivered, published, asked: 0 };
+        // Nobody publishes before all count.
+        self.agree(None)?;
         Ok(start)
     }
 
@@ -217,19 +216,48 @@ impl<'a> Run<'a> {
         self.churn == Pace::Silent && self.returns.next().is_none() && self.returns.away > 0
     }
 
-    /// Waits for what is in the air.
+    /// Waits for what is in the air, until all who are there have heard the last message or nobody hears anything more.
     pub(crate) fn land(&mut self) -> io::Result<()> {
         let mut last = (Moment::now(), self.books.delivered());
         while (self.books.in_flight() > 0 || self.publishers.unacknowledged() > 0)
-            && last.0 + LANDING_TIMEOUT > Moment::now()
+            && last.0 + self.patience > Moment::now()
         {
+            self.turn(Moment::now() + TICK)?;
+            if self.books.delivered() != last.1 {
+                last = (Moment::now(), self.books.delivered());
+            } else if Moment::now().since(last.0) > STRAGGLERS && self.is_up_to_date() {
+                break;
+            }
+        }
+        self.books.give_up();
+        self.catch_up()
+    }
+
+    /// Waits for what another process has published to the topic that all share.
+    fn catch_up(&mut self) -> io::Result<()> {
+        let Some(own) = self.books.shared() else { return Ok(()) };
+        let published = self.agree(own)?;
+        self.books.learn(published);
+        let mut last = (Moment::now(), self.books.delivered());
+        while !self.is_up_to_date() && last.0 + self.patience > Moment::now() {
             self.turn(Moment::now() + TICK)?;
             if self.books.delivered() != last.1 {
                 last = (Moment::now(), self.books.delivered());
             }
         }
-        self.books.give_up();
         Ok(())
+    }
+
+    /// Tells the other processes how much was published to the topic that all share, or is told.
+    fn agree(&mut self, own: Option<u64>) -> io::Result<u64> {
+        let Self { crowd, books, returns, publishers, gaps, conductor, .. } = self;
+        let mut ear = Ear { books, returns, publishers, gaps };
+        conductor.agree(own, &mut |time| crowd.turn(time, &mut ear))
+    }
+
+    fn is_up_to_date(&self) -> bool {
+        let is_up = |member| self.crowd.state(member) == State::Up;
+        self.publishers.unacknowledged() == 0 && self.books.is_up_to_date(is_up)
     }
 
     /// Does what is due, then waits for something to happen, but not beyond `until`.
@@ -256,8 +284,8 @@ impl<'a> Run<'a> {
         }
         self.books.roll(now, self.crowd.up());
         self.watch_for_stall(now);
-        let (phase, crowd, books) = (&self.phase, &self.crowd, &self.books);
-        self.conductor.tick(|| phase.live(now, crowd, books))
+        let Self { phase, crowd, books, returns, conductor, .. } = self;
+        conductor.tick(|| phase.live(now, crowd, books, returns))
     }
 
     fn publish_due(&mut self, now: Moment, wake: &mut Moment) -> io::Result<()> {
@@ -313,22 +341,11 @@ impl<'a> Run<'a> {
     /// A closed loop that waits for what was lost would wait for ever.
     fn watch_for_stall(&mut self, now: Moment) {
         let is_closed = self.is_lively && matches!(self.pace, Pace::Closed(_)) && self.books.in_flight() > 0;
-        if is_closed && now.since(self.books.last_heard()) > LANDING_TIMEOUT {
+        if is_closed && now.since(self.books.last_heard()) > self.patience {
             self.books.give_up();
             self.books.wait_anew(now);
             self.stalls += 1;
         }
-    }
-}
-
-impl Phase {
-    fn live(&self, now: Moment, crowd: &Crowd, books: &Books) -> Live {
-        let progress = match self.end.since(self.start) {
-            Duration::ZERO => crowd.up() as f64 / crowd.len().max(1) as f64,
-            expected => now.since(self.start).div_duration_f64(expected).min(1.0),
-        };
-        let (up, published, delivered) = (crowd.up() as u64, books.published(), books.delivered());
-        Live { phase: self.name.to_owned(), progress, up, published, delivered }
     }
 }
 

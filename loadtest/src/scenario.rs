@@ -131,6 +131,7 @@ impl Rooms {
             stamp: Stamp::new(run, publish.payload_bytes as usize),
             names: topics.map(|topic| publish.name(&format!("{name}.{topic}"))).collect(),
             late_after: publish.late_after,
+            patience: publish.patience,
             pace: publish.pace(shard, pace),
             choice: Choice::in_turn(shard.share(self.topics).len()),
             backoff: None,
@@ -162,6 +163,7 @@ fn one_topic(
         stamp: Stamp::new(run, publish.payload_bytes as usize),
         names: vec![publish.name(topic)],
         late_after: publish.late_after,
+        patience: publish.patience,
         // One process publishes for all.
         pace: match sender {
             Sender::Another => Pace::Silent,

@@ -38,6 +38,8 @@ pub(crate) struct Signs {
 pub(crate) enum Wall {
     /// The figures are the load tester's own: why.
     LoadTester(String),
+    /// The rates are the gateway's, the latencies partly the load tester's own: why.
+    Blurred(String),
     /// The figures are the gateway's.
     Gateway(String),
     /// Both had time to spare.
@@ -61,14 +63,13 @@ impl Signs {
                 "{} messages were asked for and {} published: more --publishers, or what takes the messages is the wall",
                 self.asked, self.published
             )),
-            (None, _) if self.is_late(self.overdue) => Wall::LoadTester(format!(
-                "1 of 100 was begun more than {:.1?} after it was due",
+            (None, _) if self.is_late(self.overdue) => Wall::Blurred(format!(
+                "1 of 100 messages or connections went out more than {:.1?} after it was due",
                 self.overdue
             )),
-            (None, None) if self.is_late(self.lag) => Wall::LoadTester(format!(
-                "1 of 100 deliveries may have waited {:.1?} for it, which is in their latency",
-                self.lag
-            )),
+            (None, None) if self.is_late(self.lag) => {
+                Wall::Blurred(format!("1 of 100 deliveries may have waited {:.1?} for it", self.lag))
+            }
             (None, Some(server)) => Wall::Gateway(format!("{server} % of a CPU were used by it")),
             (None, None) => Wall::Nobody,
         }
@@ -84,6 +85,7 @@ impl fmt::Display for Wall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LoadTester(why) => write!(f, "The load tester was the wall: {why}."),
+            Self::Blurred(why) => write!(f, "Part of the latency is the load tester's own: {why}."),
             Self::Gateway(why) => write!(f, "The gateway was the wall: {why}."),
             Self::Nobody => write!(f, "Neither the gateway nor the load tester was at its limit."),
         }
@@ -108,6 +110,10 @@ mod tests {
         matches!(signs.judge(), Wall::LoadTester(_))
     }
 
+    fn is_blurred(signs: Signs) -> bool {
+        matches!(signs.judge(), Wall::Blurred(_))
+    }
+
     #[test]
     fn whoever_had_no_time_to_spare_was_the_wall() {
         assert_eq!(CALM.judge(), Wall::Nobody);
@@ -120,8 +126,8 @@ mod tests {
     #[test]
     fn a_load_tester_that_was_late_says_so() {
         let late = Duration::from_millis(5);
-        assert!(is_ours(Signs { overdue: late, ..CALM }));
-        assert!(is_ours(Signs { lag: late, ..CALM }));
+        assert!(is_blurred(Signs { overdue: late, ..CALM }));
+        assert!(is_blurred(Signs { lag: late, ..CALM }));
         assert!(is_ours(Signs { published: 900, ..CALM }));
         // What is little beside the latency is no matter.
         let slow = Signs { lag: late, overdue: late, latency: Some(Duration::from_secs(1)), ..CALM };

@@ -11,6 +11,9 @@ use crate::pace::Pace;
 use crate::process::Reading;
 use crate::wall::Signs;
 
+/// A process that waits for a CPU longer than this share of the time says so.
+const STARVED: f64 = 0.1;
+
 /// The figures of one part.
 pub(crate) type Section = &'static [&'static Figure];
 
@@ -215,6 +218,10 @@ pub(crate) fn load(report: &mut Report, outcome: &Outcome, seen: &Sighting) {
         overdue: p99(&outcome.overdue).unwrap_or_default(),
     };
     report.set_wall(Some(signs.judge()));
+    if outcome.starved > STARVED {
+        let percent = (100.0 * outcome.starved).round();
+        report.note(format!("The load tester waited for a CPU {percent} % of the time: others use this machine too, and latencies are longer for it."));
+    }
     seen.blind.iter().for_each(|blind| report.note(blind.clone()));
 }
 

@@ -30,6 +30,7 @@ impl Listener for Ear<'_> {
                 *self.gaps += 1;
                 self.books.excuse(member, Excuse::Gap);
             }
+            Push::Drain(pause) => self.returns.invite(member, now + pause),
             Push::Refused(answer) => drop(self.returns.note(member, News::Refused(answer), now)),
             _ => {}
         }

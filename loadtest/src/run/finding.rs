@@ -1,10 +1,8 @@
 //! The end of a run: what was found, and what of it must not be.
 
 use std::error::Error;
-use std::io;
 
-use super::{Ear, Run};
-use crate::clock::Moment;
+use super::Run;
 use crate::crowd::State;
 use crate::ledger::Excuse;
 use crate::observer::Mark;
@@ -16,21 +14,20 @@ impl Run<'_> {
     pub(crate) fn finish(mut self) -> Result<Outcome, Box<dyn Error>> {
         let mut idleness = self.crowd.take_idleness();
         let lag = idleness.lag.take();
-        let awake = 1.0 - idleness.slept.div_duration_f64(Moment::now().since(self.counted.start));
+        let (busy, starved) = idleness.busy_and_starved();
         self.reach(Mark::End)?;
         for member in 0..self.crowd.len() {
             if self.crowd.state(member) != State::Up {
                 self.books.excuse(member, Excuse::Away);
             }
         }
-        let published = self.agree()?;
         let mut outcome = Outcome {
             lag,
             connections: self.crowd.len() as u64,
             published: self.books.published() - self.counted.published,
             asked: self.counted.asked,
             delivered: self.books.delivered() - self.counted.delivered,
-            tally: self.books.tally(published),
+            tally: self.books.tally(),
             gaps: self.gaps,
             misrouted: self.books.misrouted(),
             stalls: self.stalls,
@@ -43,21 +40,14 @@ impl Run<'_> {
             all_back: self.returns.all_back(),
             acknowledged: self.publishers.take_acknowledged(),
             overdue: self.overdue.take(),
-            busy: awake.max(0.0),
+            busy,
+            starved,
             measured: self.counted.stopped.max(self.books.last_heard()).since(self.counted.start),
             timeline: self.books.finish(self.crowd.up()),
             ..Outcome::default()
         };
         self.find_faults(&mut outcome);
         Ok(outcome)
-    }
-
-    /// How many messages there were to a topic that all processes share.
-    fn agree(&mut self) -> io::Result<Option<u64>> {
-        let Some(own) = self.books.shared() else { return Ok(None) };
-        let Self { crowd, books, returns, publishers, gaps, conductor, .. } = self;
-        let mut ear = Ear { books, returns, publishers, gaps };
-        conductor.agree(own, &mut |time| crowd.turn(time, &mut ear)).map(Some)
     }
 
     fn find_faults(&mut self, outcome: &mut Outcome) {

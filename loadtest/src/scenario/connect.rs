@@ -82,6 +82,8 @@ struct Arrivals {
     overdue: Recorder,
     start: Moment,
     stopped: Moment,
+    lag: Recorder,
+    busy_and_starved: (f64, f64),
     begun: u64,
     seats: usize,
 }
@@ -117,8 +119,20 @@ impl Arrivals {
         let mut crowd = Crowd::new(entrance)?;
         crowd.reserve(room);
         let door = Door { free: (0..room).rev().collect(), due: vec![Moment(0); room], ..Door::default() };
-        let (overdue, start) = (Recorder::default(), Moment::now());
-        Ok(Self { crowd, door, pace, chronicle: None, overdue, start, stopped: start, begun: 0, seats })
+        let start = Moment::now();
+        Ok(Self {
+            crowd,
+            door,
+            pace,
+            chronicle: None,
+            overdue: Recorder::default(),
+            start,
+            stopped: start,
+            lag: Recorder::default(),
+            busy_and_starved: (0.0, 0.0),
+            begun: 0,
+            seats,
+        })
     }
 
     fn reach(&mut self, mark: Mark, conductor: &mut Conductor) -> io::Result<Moment> {
@@ -153,6 +167,9 @@ impl Arrivals {
             let (up, published, delivered) = (self.door.inside.len() as u64, self.begun, self.door.welcomed);
             conductor.tick(|| Live { phase: "connecting".to_owned(), progress, up, published, delivered })?;
         }
+        let idleness = self.crowd.take_idleness();
+        self.busy_and_starved = idleness.busy_and_starved();
+        self.lag = idleness.lag;
         Ok(())
     }
 
@@ -183,7 +200,6 @@ impl Arrivals {
     }
 
     fn finish(mut self) -> Outcome {
-        let mut idleness = self.crowd.take_idleness();
         let (published, delivered, up) = (self.begun, self.door.welcomed, self.door.inside.len() as u64);
         let timeline =
             self.chronicle.take().map(|chronicle| chronicle.finish(Totals { published, delivered, up }));
@@ -195,8 +211,9 @@ impl Arrivals {
             ended: self.door.ended,
             opening: self.door.opening.take(),
             overdue: self.overdue.take(),
-            lag: idleness.lag.take(),
-            busy: (1.0 - idleness.slept.div_duration_f64(measured)).max(0.0),
+            lag: self.lag.take(),
+            busy: self.busy_and_starved.0,
+            starved: self.busy_and_starved.1,
             measured,
             timeline: timeline.unwrap_or_default(),
             ..Outcome::default()

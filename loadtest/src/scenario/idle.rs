@@ -90,6 +90,7 @@ impl IdleArgs {
             stamp: Stamp::new(0, 0),
             names: Vec::new(),
             late_after: Duration::MAX,
+            patience: Duration::ZERO,
             pace: Pace::Silent,
             choice: Choice::in_turn(1),
             backoff: None,

@@ -18,7 +18,7 @@ use crate::report::{Figure, Report, section};
 use crate::returns::Backoff;
 
 /// When all have been back for so long, no other end is to be expected.
-const CALM: Duration = Duration::from_secs(1);
+const CALM: Duration = Duration::from_secs(3);
 
 fn pace() -> Pace {
     Pace::open(100.0)

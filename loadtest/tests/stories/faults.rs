@@ -6,7 +6,7 @@ use super::support::{Fault, Stub, figure, report};
 
 fn fanout(fault: Fault) -> Output {
     let stub = Stub::start(fault);
-    stub.run("fanout", &(stub.redis() + "--subscribers 3 --seconds 0 --in-flight 4"))
+    stub.run("fanout", &(stub.redis() + "--subscribers 3 --seconds 0 --in-flight 4 --patience 2s"))
 }
 
 /// What was lost, duplicated and reordered in a run that must have failed.

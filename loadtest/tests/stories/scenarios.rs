@@ -41,7 +41,8 @@ fn fanout_of_several_processes_is_one_report() {
 #[test]
 fn a_message_lost_in_another_process_is_noticed() {
     let stub = Stub::start(Fault::Lose);
-    let output = stub.run("fanout", &(stub.redis() + "--subscribers 4 --processes 2 --rate 100 --for 1s"));
+    let output = stub
+        .run("fanout", &(stub.redis() + "--subscribers 4 --processes 2 --rate 100 --patience 2s --for 1s"));
     assert_eq!(figure(&report(&output, 1), "lost"), 1.0);
 }
 
@@ -108,7 +109,7 @@ fn when_a_node_dies_all_come_back_by_way_of_another() {
     // The node's process: when it is killed, so is the node.
     let mut process = Command::new("sleep").arg("600").spawn().unwrap();
     let options = format!(
-        "{} --gateway {} --topics 2 --subscribers 4 --rate 200 --kill-pid {} --after 200ms --backoff 100ms --for 60s",
+        "{} --gateway {} --topics 2 --subscribers 4 --rate 200 --kill-pid {} --after 200ms --backoff 100ms --patience 2s --for 60s",
         stub.redis(),
         stub.sibling,
         process.id()
@@ -136,7 +137,7 @@ fn a_node_that_does_not_die_is_nothing_to_come_back_from() {
 #[test]
 fn people_come_and_go_and_nothing_is_lost() {
     let stub = Stub::start(Fault::None);
-    let options = "--topics 2 --subscribers 5 --rate 100 --churn 50 --for 3s";
+    let options = "--topics 2 --subscribers 5 --rate 100 --churn 50 --patience 2s --for 4s";
     let report = clean(&stub, "soak", &(stub.redis() + options));
     assert!(figure(&report, "returned") >= 1.0);
     assert!(figure(&report, "delivered") > 0.0);
@@ -156,7 +157,10 @@ fn a_quiet_topic_pings_and_newcomers_are_measured_beside_a_hot_topic() {
 #[test]
 fn intake_is_counted_and_a_gap_accounts_for_what_is_missing() {
     let stub = Stub::start(Fault::Gap);
-    let report = report(&stub.run("intake", &(stub.redis() + "--topics 1 --publishers 2 --for 300ms")), 0);
+    let report = report(
+        &stub.run("intake", &(stub.redis() + "--topics 1 --publishers 2 --patience 2s --for 300ms")),
+        0,
+    );
     assert!(figure(&report, "intake_per_second") > 0.0);
     assert_eq!(["lost", "missed_in_gap", "gaps"].map(|key| figure(&report, key)), [0.0, 1.0, 1.0]);
 }
