@@ -3,14 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::middleware::from_fn;
 use actix_web::{Error, HttpRequest, HttpResponse, web};
 use actix_ws::{CloseReason, Message, MessageStream, Session};
 use futures_util::StreamExt;
 
+use crate::explain::{Explanation, Question};
 use crate::node::Node;
+use crate::rejection::Rejection;
+
+pub(crate) mod access;
 
 /// Where readiness is told; also what `causeway check --live` asks.
 pub const READY_PATH: &str = "/readyz";
+/// Where a node explains; also what `causeway explain --live` asks.
+pub const EXPLAIN_PATH: &str = "/admin/explain";
 /// How often the live feed tells.
 const FEED_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -20,7 +27,14 @@ pub(crate) fn routes(config: &mut web::ServiceConfig, node: &Arc<Node>) {
         .route("/livez", web::get().to(live))
         .route(READY_PATH, web::get().to(ready))
         .route("/metrics", web::get().to(metrics))
-        .route("/live", web::get().to(feed));
+        .route("/live", web::get().to(feed))
+        // Everything that acts, or tells of single clients.
+        .service(
+            web::scope("/admin")
+                .wrap(from_fn(access::guard))
+                .app_data(web::JsonConfig::default().error_handler(|error, _| bad_question(&error).into()))
+                .route("/explain", web::post().to(explain)),
+        );
 }
 
 /// Whether every thread still comes round to its work; if not, which does not. Restarting would help then.
@@ -43,6 +57,18 @@ async fn metrics(node: web::Data<Node>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
         .body(node.metrics.render(&node.report()))
+}
+
+/// Why a client is let in or not: [`Question`] in, [`Explanation`] out, both JSON.
+async fn explain(
+    node: web::Data<Node>,
+    question: web::Json<Question>,
+) -> Result<web::Json<Explanation>, Rejection> {
+    Explanation::by_node(&node, &question).map(web::Json).map_err(|error| bad_question(&error))
+}
+
+fn bad_question(error: &dyn std::fmt::Display) -> Rejection {
+    Rejection::BadQuestion(error.to_string())
 }
 
 /// The live feed: a WebSocket that tells the node's figures every second, as JSON.

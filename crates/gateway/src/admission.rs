@@ -69,19 +69,42 @@ impl Admission {
         }
     }
 
-    /// Lets a connection in.
+    /// Whether anybody is let in at all.
     ///
     /// # Errors
-    /// [`Rejection::Draining`], [`Rejection::NodeFull`], [`Rejection::TooManyUpgrades`] or
-    /// [`Rejection::TooManyConnections`], checked in this order.
-    pub fn admit(self: &Arc<Self>, client: ClientAddr) -> Result<Admitted, Rejection> {
-        if self.is_closed.load(Ordering::Relaxed) {
-            return Err(Rejection::Draining);
+    /// [`Rejection::Draining`].
+    pub(crate) fn check_open(&self) -> Result<(), Rejection> {
+        if self.is_closed.load(Ordering::Relaxed) { Err(Rejection::Draining) } else { Ok(()) }
+    }
+
+    /// Whether the node has room.
+    ///
+    /// # Errors
+    /// [`Rejection::NodeFull`].
+    pub(crate) fn check_room(&self) -> Result<(), Rejection> {
+        if self.connections() < self.limits.connections { Ok(()) } else { Err(Rejection::NodeFull) }
+    }
+
+    /// Counts one upgrade of an address, unless it comes too soon after the ones before it.
+    ///
+    /// # Errors
+    /// [`Rejection::TooManyUpgrades`].
+    pub(crate) fn check_rate(&self, client: ClientAddr) -> Result<(), Rejection> {
+        if self.upgrades.len() >= ADDRESSES_MAX {
+            self.sweep_once_a_second();
         }
-        if self.connections() >= self.limits.connections {
-            return Err(Rejection::NodeFull);
-        }
-        self.check_rate(client)?;
+        let bucket = if self.upgrades.len() < ADDRESSES_MAX { client } else { ClientAddr::SHARED };
+        self.upgrades.check_key(&bucket).map_err(|until| {
+            let retry_after: Duration = until.wait_time_from(DefaultClock::default().now());
+            Rejection::TooManyUpgrades { retry_after }
+        })
+    }
+
+    /// Counts one connection of an address, if it may have another.
+    ///
+    /// # Errors
+    /// [`Rejection::TooManyConnections`].
+    pub(crate) fn enter(self: &Arc<Self>, client: ClientAddr) -> Result<Admitted, Rejection> {
         let mut by_addr = self.by_addr();
         let of_client = by_addr.entry(client).or_default();
         if *of_client >= self.limits.connections_per_ip {
@@ -102,21 +125,20 @@ impl Admission {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// How many of them are one client's.
+    pub(crate) fn connections_of(&self, client: ClientAddr) -> usize {
+        self.by_addr().get(&client).copied().unwrap_or_default()
+    }
+
+    /// The limits it keeps.
+    pub(crate) fn limits(&self) -> AdmissionLimits {
+        self.limits
+    }
+
     /// Forgets the rates of addresses that have been quiet. To be called about once a minute.
     pub fn sweep(&self) {
         self.upgrades.retain_recent();
         self.upgrades.shrink_to_fit();
-    }
-
-    fn check_rate(&self, client: ClientAddr) -> Result<(), Rejection> {
-        if self.upgrades.len() >= ADDRESSES_MAX {
-            self.sweep_once_a_second();
-        }
-        let bucket = if self.upgrades.len() < ADDRESSES_MAX { client } else { ClientAddr::SHARED };
-        self.upgrades.check_key(&bucket).map_err(|until| {
-            let retry_after: Duration = until.wait_time_from(DefaultClock::default().now());
-            Rejection::TooManyUpgrades { retry_after }
-        })
     }
 
     /// A sweep visits every address, and a flood must not make every upgrade do that.
@@ -173,15 +195,24 @@ mod tests {
         }))
     }
 
+    /// All of its rules, in the order of the entrance.
+    fn admit(admission: &Arc<Admission>, addr: &str) -> Result<Admitted, Rejection> {
+        let client = client(addr);
+        admission.check_open()?;
+        admission.check_room()?;
+        admission.check_rate(client)?;
+        admission.enter(client)
+    }
+
     #[test]
     fn leaving_makes_room() {
         let admission = admission(2, 1, 10);
-        let first = admission.admit(client("1.1.1.1")).unwrap();
-        assert!(matches!(admission.admit(client("1.1.1.1")), Err(Rejection::TooManyConnections)));
-        let _second = admission.admit(client("2.2.2.2")).unwrap();
-        assert!(matches!(admission.admit(client("3.3.3.3")), Err(Rejection::NodeFull)));
+        let first = admit(&admission, "1.1.1.1").unwrap();
+        assert!(matches!(admit(&admission, "1.1.1.1"), Err(Rejection::TooManyConnections)));
+        let _second = admit(&admission, "2.2.2.2").unwrap();
+        assert!(matches!(admit(&admission, "3.3.3.3"), Err(Rejection::NodeFull)));
         drop(first);
-        assert!(admission.admit(client("1.1.1.1")).is_ok());
+        assert!(admit(&admission, "1.1.1.1").is_ok());
         assert_eq!(admission.connections(), 1, "the one let in just now has left again");
         assert_eq!(admission.by_addr().len(), 1, "an address without connections is forgotten");
     }
@@ -189,10 +220,10 @@ mod tests {
     #[test]
     fn each_address_has_its_own_burst() {
         let admission = admission(100, 100, 3);
-        let admitted = |addr| (0..10).filter(|_| admission.admit(client(addr)).is_ok()).count();
+        let admitted = |addr| (0..10).filter(|_| admit(&admission, addr).is_ok()).count();
         assert_eq!(admitted("1.1.1.1"), 3);
         assert_eq!(admitted("2.2.2.2"), 3);
-        let Err(Rejection::TooManyUpgrades { retry_after }) = admission.admit(client("1.1.1.1")) else {
+        let Err(Rejection::TooManyUpgrades { retry_after }) = admit(&admission, "1.1.1.1") else {
             panic!("the burst is spent")
         };
         assert!(retry_after <= Duration::from_secs(1));
@@ -202,6 +233,6 @@ mod tests {
     fn a_closed_node_lets_nobody_in() {
         let admission = admission(100, 100, 100);
         admission.close();
-        assert!(matches!(admission.admit(client("1.1.1.1")), Err(Rejection::Draining)));
+        assert!(matches!(admit(&admission, "1.1.1.1"), Err(Rejection::Draining)));
     }
 }

@@ -207,6 +207,6 @@ async fn sweep(node: Arc<Node>) {
     loop {
         interval.tick().await;
         node.admission.sweep();
-        node.verifier.sweep();
+        node.entrance.verifier.sweep();
     }
 }

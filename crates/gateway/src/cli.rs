@@ -1,7 +1,9 @@
 //! What each subcommand does. The library does the work; here it is put into words for a terminal.
 
+pub(crate) mod admin_client;
 pub(crate) mod check;
 pub(crate) mod dev;
+pub(crate) mod explain;
 pub(crate) mod publish;
 pub(crate) mod serve;
 pub(crate) mod token;
@@ -13,6 +15,12 @@ pub(crate) type CliError = Box<dyn std::error::Error>;
 pub(crate) fn print(line: impl std::fmt::Display) -> std::io::Result<()> {
     use std::io::Write;
     writeln!(std::io::stdout(), "{line}")
+}
+
+/// Says something beside what the command is for, on stderr.
+pub(crate) fn note(line: impl std::fmt::Display) -> std::io::Result<()> {
+    use std::io::Write;
+    writeln!(std::io::stderr(), "causeway: note: {line}")
 }
 
 /// Runs `future` on this thread.

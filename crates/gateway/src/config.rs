@@ -19,21 +19,24 @@ use ipnet::IpNet;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 
 pub use given::{
-    AuthGiven, DrainGiven, ENV_PREFIX, Given, HeartbeatGiven, KeyGiven, LimitsGiven, LogFormat, LogGiven,
-    MetricsGiven, Overrides, RedisGiven, Secret, TopicClassGiven,
+    AdminGiven, AuthGiven, DrainGiven, ENV_PREFIX, Given, HeartbeatGiven, KeyGiven, LimitsGiven, LogFormat,
+    LogGiven, MetricsGiven, Overrides, RedisGiven, Secret, TopicClassGiven,
 };
+
+pub use sources::{Origin, Reading, Sources};
 
 use crate::admission::AdmissionLimits;
 use crate::origin::AllowedOrigins;
 use crate::token::{TokenRules, VerifyingKey};
 
 mod given;
+mod sources;
 
 /// What one message in an inbox costs besides its payload, generously.
 const INBOX_ITEM_BYTES: usize = 1024;
 /// The most topic classes: each is a few series, and every new topic is compared with each.
 const TOPIC_CLASSES_MAX: usize = 50;
-/// The shortest secret of an HMAC key, in bytes (RFC 7518 §3.2).
+/// The shortest secret of an HMAC key, in bytes (RFC 7518 §3.2), and the shortest token of the admin listener.
 const SECRET_BYTES_MIN: usize = 32;
 
 /// Why a configuration cannot be used.
@@ -69,6 +72,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Pages that may connect.
     pub allowed_origins: AllowedOrigins,
+    /// What whoever acts on the admin listener must present, if anything.
+    pub admin_token: Option<Secret>,
     /// Where Redis is; without it the node stands alone.
     pub redis: Option<RedisConfig>,
     /// The keys and what tokens must look like.
@@ -110,6 +115,13 @@ impl fmt::Debug for Auth {
     }
 }
 
+impl Config {
+    /// Whether `/admin/…` acts for anybody: on loopback, or for whoever has the token.
+    pub fn has_admin_actions(&self) -> bool {
+        self.admin_token.is_some() || self.admin_listen.ip().is_loopback()
+    }
+}
+
 impl TryFrom<&Given> for Config {
     type Error = ConfigError;
 
@@ -143,6 +155,7 @@ impl TryFrom<&Given> for Config {
             node: given.node.as_str().into(),
             trusted_proxies: given.trusted_proxies.clone(),
             allowed_origins: origins(given)?,
+            admin_token: given.admin.meant()?,
             redis: redis(&given.redis, message_bytes)?,
             auth: given.auth.meant()?,
             admission: AdmissionLimits {
@@ -170,6 +183,22 @@ impl TryFrom<&Given> for Config {
                 window: at_most_a_day("drain.window", given.drain.window)?,
             },
         })
+    }
+}
+
+impl AdminGiven {
+    fn meant(&self) -> Result<Option<Secret>, ConfigError> {
+        let token = match (&self.token, &self.token_file) {
+            (None, None) => return Ok(None),
+            (Some(Secret(token)), None) => token.clone(),
+            (None, Some(file)) => read_secret("admin.token_file", file)?,
+            (Some(_), Some(_)) => return Err(bad("admin", "both", "either token or token_file")),
+        };
+        if token.len() < SECRET_BYTES_MIN {
+            let found = format!("a token of {} bytes", token.len());
+            return Err(bad("admin.token", found, "at least 32 bytes"));
+        }
+        Ok(Some(Secret(token)))
     }
 }
 
@@ -238,9 +267,7 @@ impl KeyGiven {
     fn hmac_secret(&self, table: &str) -> Result<String, ConfigError> {
         let secret = match (&self.secret, &self.secret_file, &self.public_key_file) {
             (Some(Secret(secret)), None, None) => secret.clone(),
-            (None, Some(file), None) => {
-                read(&format!("{table}.secret_file"), file)?.trim_end_matches(['\r', '\n']).to_owned()
-            }
+            (None, Some(file), None) => read_secret(&format!("{table}.secret_file"), file)?,
             _ => return Err(bad(table, "an HMAC key", "either secret or secret_file, and nothing else")),
         };
         if secret.len() < SECRET_BYTES_MIN {
@@ -348,6 +375,11 @@ fn read(key: &str, file: &Path) -> Result<String, ConfigError> {
         .map_err(|error| bad(key, format!("{}: {error}", file.display()), "a file that can be read"))
 }
 
+/// What a file holds, without the line break at its end.
+fn read_secret(key: &str, file: &Path) -> Result<String, ConfigError> {
+    Ok(read(key, file)?.trim_end_matches(['\r', '\n']).to_owned())
+}
+
 fn bad(key: &str, found: impl fmt::Display, expected: &'static str) -> ConfigError {
     ConfigError::BadValue { key: key.to_owned(), found: found.to_string(), expected }
 }
@@ -407,6 +439,9 @@ mod tests {
                 &["limits.outbox_bytes_total", "1.0 MiB"],
             ),
             ("allowed_origins = ['*']\n[auth]\ncookie = 'session'", &["auth.cookie", "session"]),
+            ("[admin]\ntoken = 'short'", &["admin.token", "5 bytes", "32 bytes"]),
+            ("[admin]\ntoken = 'a'\ntoken_file = 'b'", &["admin: both", "token_file"]),
+            ("[admin]\ntoken_file = '/nowhere'", &["admin.token_file", "/nowhere"]),
             ("[heartbeat]\nping_interval = 25", &["heartbeat.ping_interval", "25"]),
             ("[heartbeat]\nping_interval = '0s'", &["heartbeat.ping_interval", "0ns", "1s"]),
         ] {
@@ -446,6 +481,10 @@ mod tests {
         for shown in [format!("{given:?}"), toml::to_string(&given).unwrap()] {
             assert!(!shown.contains("hunter2") && !shown.contains("thirty-two"), "{shown}");
         }
+        let admin: Given = Figment::from(Toml::string("[admin]\ntoken = 'hunter2'")).extract().unwrap();
+        assert!(!toml::to_string(&admin).unwrap().contains("hunter2"));
+        let error = Config::try_from(&admin).unwrap_err().to_string();
+        assert!(!error.contains("hunter2"), "{error}");
         for table in
             ["algorithm = 'HS265'\nsecret = 'hunter2'", "secrett = 'hunter2'", "secret = ['hunter2']"]
         {

@@ -20,9 +20,19 @@ pub(crate) struct Handshake {
     has_subprotocol: bool,
 }
 
-/// Whether the request asks for an upgrade at all.
-pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::UPGRADE) || headers.contains_key(header::SEC_WEBSOCKET_KEY)
+/// Checks the head of a request that is no upgrade to the HTTP machinery, for instance for lack of
+/// `Connection: Upgrade`, and must not want to be one.
+///
+/// # Errors
+/// [`Rejection::BadHandshake`].
+pub(crate) fn check_absent(head: &RequestHead) -> Result<(), Rejection> {
+    let headers = head.headers();
+    if headers.contains_key(header::UPGRADE) || headers.contains_key(header::SEC_WEBSOCKET_KEY) {
+        return Err(Rejection::BadHandshake(
+            "an upgrade needs Upgrade: websocket, Connection: Upgrade and no body",
+        ));
+    }
+    Ok(())
 }
 
 /// The token among the offered subprotocols.

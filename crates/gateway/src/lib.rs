@@ -1,7 +1,7 @@
 //! Sockets, HTTP, tokens, limits, configuration and process life; the place where the parts are put together.
 //!
 //! This crate knows nothing of Redis's protocol or of the inside of a topic table. From a request's head to a
-//! session the way is `upgrade` → `node` (admission, address, origin, token) → `worker` → `connection`; from the
+//! session the way is `upgrade` → `entrance` (admission, address, origin, token) → `worker` → `connection`; from the
 //! broker to a socket it is `worker` → hub → `socket`. `app` builds every part and stops it again.
 
 pub mod admin;
@@ -10,6 +10,7 @@ pub mod app;
 pub mod client_addr;
 pub mod config;
 pub mod dev;
+pub mod explain;
 pub mod metrics;
 pub mod node;
 pub mod origin;
@@ -20,6 +21,7 @@ pub mod token;
 mod budget;
 mod canary;
 mod connection;
+mod entrance;
 mod handshake;
 mod socket;
 mod upgrade;

@@ -40,24 +40,37 @@ enum Command {
     Token(cli::token::TokenArgs),
     /// Publish one message
     Publish(cli::publish::PublishArgs),
-    /// Validate the configuration and print what is in effect
+    /// Validate the configuration and print what is in effect, and where each value came from
     Check(cli::check::CheckArgs),
+    /// Say why a client is let in or not: every rule, and which one decided. Exits with 0 if allowed, 1 if
+    /// refused, 2 if it cannot be told
+    Explain(cli::explain::ExplainArgs),
 }
 
+/// The exit status of a command that could not tell, where 1 is something that it tells.
+const CANNOT_TELL: u8 = 2;
+
 fn main() -> ExitCode {
-    let outcome = match Args::parse().command {
-        Command::Serve { config, overrides } => cli::serve::run(config.as_deref(), &overrides),
-        Command::Dev { overrides } => cli::dev::run(&overrides),
-        Command::Token(args) => cli::token::run(&args),
-        Command::Publish(args) => cli::publish::run(args),
-        Command::Check(args) => cli::check::run(&args),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Where stderr cannot be written to, the exit status has to do.
-            let _ = writeln!(std::io::stderr(), "causeway: {error}");
-            ExitCode::FAILURE
-        }
+    match Args::parse().command {
+        Command::Serve { config, overrides } => done(cli::serve::run(config.as_deref(), &overrides)),
+        Command::Dev { overrides } => done(cli::dev::run(&overrides)),
+        Command::Token(args) => done(cli::token::run(&args)),
+        Command::Publish(args) => done(cli::publish::run(args)),
+        Command::Check(args) => done(cli::check::run(&args)),
+        Command::Explain(args) => told(cli::explain::run(args)),
     }
+}
+
+fn done(outcome: Result<(), cli::CliError>) -> ExitCode {
+    outcome.map_or_else(|error| failed(&error, ExitCode::FAILURE), |()| ExitCode::SUCCESS)
+}
+
+fn told(outcome: Result<ExitCode, cli::CliError>) -> ExitCode {
+    outcome.unwrap_or_else(|error| failed(&error, ExitCode::from(CANNOT_TELL)))
+}
+
+fn failed(error: &cli::CliError, status: ExitCode) -> ExitCode {
+    // Where stderr cannot be written to, the exit status has to do.
+    let _ = writeln!(std::io::stderr(), "causeway: {error}");
+    status
 }

@@ -13,8 +13,9 @@ use tokio::time::timeout;
 
 use crate::client_addr::PeerAddr;
 use crate::dev::DemoPage;
+use crate::entrance;
 use crate::handshake;
-use crate::node::{self, Node};
+use crate::node::Node;
 use crate::rejection::Rejection;
 
 /// How long the body of a publish may take to arrive.
@@ -66,7 +67,7 @@ async fn preflight(request: HttpRequest, node: web::Data<Node>) -> HttpResponse 
 fn let_pages_read(answer: &mut HttpResponse, request: &HttpRequest, node: &Node) {
     let headers = answer.headers_mut();
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
-    if let Some(origin) = node.allowed_origins.allowed_origin(request.headers()) {
+    if let Some(origin) = node.entrance.allowed_origins.allowed_origin(request.headers()) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after"));
     }
@@ -74,14 +75,7 @@ fn let_pages_read(answer: &mut HttpResponse, request: &HttpRequest, node: &Node)
 
 fn judge(request: &HttpRequest, node: &Node) -> Result<HttpResponse, Rejection> {
     let peer = peer(request)?;
-    let without_handshake = |_: &actix_http::RequestHead| match handshake::is_upgrade(request.headers()) {
-        // Not an upgrade to the HTTP machinery, for instance for lack of `Connection: Upgrade`.
-        true => Err(Rejection::BadHandshake(
-            "an upgrade needs Upgrade: websocket, Connection: Upgrade and no body",
-        )),
-        false => Ok(()),
-    };
-    match node.admit(peer, request.head(), without_handshake) {
+    match node.admit(peer, request.head(), handshake::check_absent) {
         Ok(_) => Ok(HttpResponse::NoContent().finish()),
         Err(rejection) => {
             node.metrics.count_refused(&rejection);
@@ -96,7 +90,7 @@ async fn publish(
     node: web::Data<Node>,
     body: web::Payload,
 ) -> Result<HttpResponse, Rejection> {
-    let policy = node.verify(node::bearer(request.headers()))?.policy;
+    let policy = node.verify(entrance::bearer(request.headers()))?.policy;
     let permit = policy.permit_publish(topic_of(request.path())?).ok_or(Rejection::Forbidden)?;
     let bytes_max = node.hub_limits.publish_bytes;
     let payload = match timeout(BODY_TIMEOUT, body.to_bytes_limited(bytes_max)).await {

@@ -67,6 +67,15 @@ pub enum Rejection {
     /// There is nothing here.
     #[error("there is nothing at this path")]
     NotFound,
+    /// Whoever acts on the admin listener must present its token.
+    #[error("acting here needs the token of the configuration: Authorization: Bearer")]
+    AdminTokenNeeded,
+    /// Nobody may act on the admin listener like this.
+    #[error("{0}")]
+    AdminForbidden(&'static str),
+    /// What the admin listener is asked makes no sense.
+    #[error("{0}")]
+    BadQuestion(String),
     /// There is something here, but not for this method.
     #[error("this path does not take that method")]
     MethodNotAllowed,
@@ -99,14 +108,15 @@ impl Rejection {
         match self {
             Self::Draining | Self::NodeFull | Self::BrokerUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooManyUpgrades { .. } | Self::TooManyConnections => StatusCode::TOO_MANY_REQUESTS,
-            Self::OriginNotAllowed | Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::OriginNotAllowed | Self::Forbidden | Self::AdminForbidden(_) => StatusCode::FORBIDDEN,
             Self::BadHandshake(_)
             | Self::UnknownSubprotocol
             | Self::BadTopic(_)
             | Self::UnreadableTopic
+            | Self::BadQuestion(_)
             | Self::UnreadablePayload => StatusCode::BAD_REQUEST,
             Self::UnsupportedVersion => StatusCode::UPGRADE_REQUIRED,
-            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+            Self::Unauthenticated(_) | Self::AdminTokenNeeded => StatusCode::UNAUTHORIZED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BrokerRefused => StatusCode::BAD_GATEWAY,
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -125,11 +135,11 @@ impl Rejection {
             Self::BadHandshake(_) => "bad_handshake",
             Self::UnsupportedVersion => "unsupported_version",
             Self::UnknownSubprotocol => "unknown_subprotocol",
-            Self::Unauthenticated(_) => "unauthenticated",
-            Self::Forbidden => "forbidden",
+            Self::Unauthenticated(_) | Self::AdminTokenNeeded => "unauthenticated",
+            Self::Forbidden | Self::AdminForbidden(_) => "forbidden",
             Self::BadTopic(_) | Self::UnreadableTopic => "bad_topic",
             Self::TooLarge(_) => "too_large",
-            Self::UnreadablePayload => "malformed",
+            Self::UnreadablePayload | Self::BadQuestion(_) => "malformed",
             Self::BrokerUnavailable => "broker_unavailable",
             Self::BrokerRefused => "broker_refused",
             Self::NotFound => "not_found",
@@ -148,7 +158,9 @@ impl Rejection {
             }
             Self::TooManyUpgrades { retry_after: pause } => retry_after(*pause),
             Self::UnsupportedVersion => Some(("sec-websocket-version", "13".to_owned())),
-            Self::Unauthenticated(_) => Some(("www-authenticate", "Bearer".to_owned())),
+            Self::Unauthenticated(_) | Self::AdminTokenNeeded => {
+                Some(("www-authenticate", "Bearer".to_owned()))
+            }
             _ => None,
         }
     }

@@ -13,8 +13,8 @@ use actix_http::{Request, h1};
 use actix_rt::net::TcpStream;
 
 use crate::client_addr::PeerAddr;
+use crate::entrance::Guest;
 use crate::handshake::Handshake;
-use crate::node::Guest;
 use crate::public::CONNECT_PATH;
 use crate::rejection::Rejection;
 use crate::socket::Socket;

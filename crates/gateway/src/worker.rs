@@ -19,8 +19,9 @@ use causeway_protocol::CommandId;
 use tokio::time::timeout_at;
 
 use crate::connection::Connection;
+use crate::entrance::Guest;
 use crate::metrics::WorkerReport;
-use crate::node::{Guest, Node, Phase};
+use crate::node::{Node, Phase};
 use crate::socket::{Socket, Written};
 
 /// How often time passes for the hub.

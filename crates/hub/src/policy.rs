@@ -41,21 +41,32 @@ impl Policy {
 
     /// The permit to subscribe to `topic`, if it is granted.
     pub fn permit_subscribe(&self, topic: Topic) -> Option<SubscribePermit> {
-        self.allows(&self.grants.subscribe, &topic).then_some(SubscribePermit(topic))
+        self.subscribe_pattern(&topic).is_some().then_some(SubscribePermit(topic))
     }
 
     /// The permit to publish to `topic`, if it is granted.
     pub fn permit_publish(&self, topic: Topic) -> Option<PublishPermit> {
-        self.allows(&self.grants.publish, &topic).then_some(PublishPermit(topic))
+        self.publish_pattern(&topic).is_some().then_some(PublishPermit(topic))
+    }
+
+    /// The pattern by which subscribing to `topic` is granted, if it is.
+    pub fn subscribe_pattern(&self, topic: &Topic) -> Option<&Pattern> {
+        self.granting(&self.grants.subscribe, topic)
+    }
+
+    /// The pattern by which publishing to `topic` is granted, if it is.
+    pub fn publish_pattern(&self, topic: &Topic) -> Option<&Pattern> {
+        self.granting(&self.grants.publish, topic)
     }
 
     /// Whether a subscription made under an earlier token would be permitted under this one.
     pub(crate) fn still_allows(&self, subscribed: &Topic) -> bool {
-        self.allows(&self.grants.subscribe, subscribed)
+        self.subscribe_pattern(subscribed).is_some()
     }
 
-    fn allows(&self, granted: &[Pattern], topic: &Topic) -> bool {
-        !topic.is_reserved() && granted.iter().any(|pattern| pattern.matches(topic, &self.subject))
+    fn granting<'a>(&self, granted: &'a [Pattern], topic: &Topic) -> Option<&'a Pattern> {
+        let mut granted = granted.iter().filter(|_| !topic.is_reserved());
+        granted.find(|pattern| pattern.matches(topic, &self.subject))
     }
 }
 

@@ -14,12 +14,11 @@ use causeway_hub::HubLimits;
 use causeway_protocol::frame::FrameLimits;
 use figment::Figment;
 use figment::error::Kind;
-use figment::providers::{Env, Format, Serialized, Toml};
 use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
 use serde::{Deserialize, Serialize};
 
-use super::ConfigError;
+use super::{ConfigError, Sources};
 
 /// Prefix of environment variables that configure; `__` goes one table down.
 pub const ENV_PREFIX: &str = "CAUSEWAY_";
@@ -41,6 +40,8 @@ pub struct Given {
     pub trusted_proxies: Vec<IpNet>,
     /// Origins of pages that may connect; `*` allows any.
     pub allowed_origins: Vec<String>,
+    /// Who may act on the admin listener.
+    pub admin: AdminGiven,
     /// The broker between nodes.
     pub redis: RedisGiven,
     /// Who is let in.
@@ -55,6 +56,16 @@ pub struct Given {
     pub log: LogGiven,
     /// What is counted.
     pub metrics: MetricsGiven,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminGiven {
+    /// What whoever acts must present as `Authorization: Bearer`. Without one, only loopback may act.
+    pub token: Option<Secret>,
+    /// A file with that token; a line break at its end does not count.
+    pub token_file: Option<PathBuf>,
 }
 
 /// `[redis]`
@@ -218,6 +229,7 @@ impl Default for Given {
             node: host_name(),
             trusted_proxies: Vec::new(),
             allowed_origins: Vec::new(),
+            admin: AdminGiven::default(),
             redis: RedisGiven::default(),
             auth: AuthGiven::default(),
             limits: LimitsGiven::default(),
@@ -303,16 +315,8 @@ impl Given {
     ///
     /// # Errors
     /// [`ConfigError::Unreadable`] with the key, the value and what was expected.
-    pub fn read(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
-        let mut figment = Figment::new();
-        if let Some(file) = file {
-            figment = figment.merge(Toml::file_exact(file));
-        }
-        figment = figment.merge(environment()).merge(Serialized::defaults(overrides));
-        if let Some(url) = &overrides.redis_url {
-            figment = figment.merge(Serialized::default("redis.url", url));
-        }
-        Self::extract(&figment)
+    pub fn read(file: Option<&Path>, flags: &Overrides) -> Result<Self, ConfigError> {
+        Ok(Sources::new(file, flags).read()?.given)
     }
 
     pub(super) fn extract(figment: &Figment) -> Result<Self, ConfigError> {
@@ -323,7 +327,8 @@ impl Given {
 /// The key, what it was (unless it is a secret), and what is wrong with it.
 fn describe(figment: &Figment, error: &figment::Error) -> String {
     let key = error.path.join(".");
-    let is_secret = error.path.first().is_some_and(|table| ["auth", "redis"].contains(&table.as_str()));
+    let is_secret =
+        error.path.first().is_some_and(|table| ["admin", "auth", "redis"].contains(&table.as_str()));
     let fault = match &error.kind {
         // These repeat what was found.
         Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) if is_secret => {
@@ -338,28 +343,6 @@ fn describe(figment: &Figment, error: &figment::Error) -> String {
     let place = error.metadata.as_ref().map(|metadata| format!(" ({})", metadata.name)).unwrap_or_default();
     let separator = if key.is_empty() { "" } else { ": " };
     format!("{key}{}{separator}{fault}{place}", found.unwrap_or_default())
-}
-
-/// The environment variables that are ours: an orchestrator adds others with the same prefix, such as
-/// `CAUSEWAY_SERVICE_HOST` for a Kubernetes service of that name.
-fn environment() -> Env {
-    const TOP: &[&str] = &[
-        "listen",
-        "admin_listen",
-        "workers",
-        "node",
-        "trusted_proxies",
-        "allowed_origins",
-        "redis",
-        "auth",
-        "limits",
-        "heartbeat",
-        "drain",
-        "log",
-        "metrics",
-    ];
-    let top_of = |key: &str| key.split("__").next().unwrap_or_default().to_ascii_lowercase();
-    Env::prefixed(ENV_PREFIX).filter(move |key| TOP.contains(&top_of(key.as_str()).as_str())).split("__")
 }
 
 fn host_name() -> String {

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import subprocess
+import tomllib
 
 from support import tokens
 from support.node import Node, binary
@@ -57,6 +59,20 @@ def test_check_shows_what_is_in_effect_and_no_secret(cluster):
     shown = causeway("check", "--config", "causeway.toml", node=cluster.nodes[0])
     assert f'listen = "{cluster.nodes[0].address}:' in shown and "ping_interval" in shown
     assert tokens.SECRET not in shown
+
+
+def test_check_says_where_each_value_came_from(cluster):
+    node = cluster.nodes[0]
+    environment = {"CAUSEWAY_LIMITS__CONNECTIONS": "5000", "CAUSEWAY_DRAIN__WINDOW": "7s", "PATH": os.environ["PATH"]}
+    command = [binary(), "check", "--config", "causeway.toml", "--listen", "127.0.0.1:7"]
+    done = subprocess.run(command, cwd=node.directory, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    lines = done.stdout.splitlines()
+    assert 'listen = "127.0.0.1:7"  # --listen' in lines, "a flag overrides the file"
+    assert "connections = 5000  # CAUSEWAY_LIMITS__CONNECTIONS" in lines
+    assert 'window = "7s"  # CAUSEWAY_DRAIN__WINDOW' in lines, "the environment overrides the file"
+    assert 'lead_time = "500ms"  # causeway.toml' in lines and "topics_per_connection = 128  # default" in lines
+    shown = tomllib.loads(done.stdout)
+    assert shown["limits"]["connections"] == 5000 and shown["auth"]["keys"][0]["secret"] == "***"
 
 
 def test_check_live_asks_the_node_that_runs(cluster, tmp_path):

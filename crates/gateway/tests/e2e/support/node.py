@@ -32,11 +32,13 @@ def binary():
 
 
 class Node(Process):
-    """`settings` are laid over SETTINGS, table by table."""
+    """`settings` are laid over SETTINGS, table by table. Without a `redis_url`, it has its in-process broker."""
 
     def __init__(self, name, directory, redis_url, settings=None):
         super().__init__(name, directory)
-        places = {"listen": f"{self.address}:0", "admin_listen": f"{self.address}:0", "redis": {"url": redis_url}}
+        places = {"listen": f"{self.address}:0", "admin_listen": f"{self.address}:0"}
+        if redis_url:
+            places["redis"] = {"url": redis_url}
         self.settings = laid_over(laid_over(SETTINGS, places), settings or {})
         self.public = self.admin = None
 
