@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 pub use embedded::EmbeddedBroker;
 pub use inbox::Inbox;
 pub use pulse::Pulse;
-pub use redis_broker::{RedisBroker, RedisConfig, RedisConfigError};
+pub use redis_broker::{Asked, RedisBroker, RedisCheckup, RedisCheckupError, RedisConfig, RedisConfigError};
 
 mod embedded;
 mod inbox;

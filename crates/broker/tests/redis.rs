@@ -10,7 +10,10 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use causeway_broker::{Broker, Delivery, PublishError, RedisBroker, RedisConfig, RedisConfigError};
+use causeway_broker::{
+    Asked, Broker, Delivery, PublishError, RedisBroker, RedisCheckup, RedisCheckupError, RedisConfig,
+    RedisConfigError,
+};
 use causeway_protocol::Topic;
 use futures_util::future;
 use support::{Node, PATIENCE, RedisServer, eventually};
@@ -392,12 +395,7 @@ async fn a_live_topic_that_is_forbidden_while_the_link_is_away_is_announced() {
 #[tokio::test]
 async fn the_documented_access_rules_suffice() {
     let redis = RedisServer::start();
-    let documented = include_str!("../../../docs/publishing.md")
-        .split('`')
-        .find(|code| code.starts_with("ACL SETUSER causeway "))
-        .expect("the document shows the rules");
-    let words: Vec<_> = documented.split(' ').map(|word| word.trim_matches('\'')).collect();
-    redis.command::<String>(&words);
+    redis.command::<String>(&documented_access_rules());
     let mut node = Node::start_with(RedisConfig::new(redis.url().replace("//", "//causeway:secret@")));
 
     let ticket = node.want("news");
@@ -423,6 +421,91 @@ async fn the_documented_access_rules_suffice() {
     node.leave("news");
     eventually("the topic is given up", || redis.subscribers("news") == 0).await;
     assert_eq!(redis.command::<Vec<redis::Value>>(&["ACL", "LOG"]), [], "something was refused");
+}
+
+/// What a look at the server finds, by the user of this name and password.
+async fn checkup(redis: &RedisServer, user: &str, topic: Option<&str>) -> RedisCheckup {
+    let config = RedisConfig {
+        topic_prefix: "app.".to_owned(),
+        ..RedisConfig::new(redis.url().replace("//", &format!("//{user}")))
+    };
+    let topic = topic.map(|name| Topic::parse(name).unwrap());
+    RedisCheckup::of(&config, topic.as_ref()).await.unwrap()
+}
+
+fn refused(checkup: &RedisCheckup) -> Vec<&str> {
+    let refused = checkup.rights.iter().filter(|(_, refusal)| refusal.is_some());
+    refused.map(|(command, _)| *command).collect()
+}
+
+#[tokio::test]
+async fn a_look_at_redis_finds_how_it_is_set() {
+    let redis = RedisServer::start();
+    redis.command::<String>(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 1mb 512kb 5"]);
+    let found = checkup(&redis, "", None).await;
+    let info: String = redis.command(&["INFO", "server"]);
+    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
+    assert_eq!(found.version.as_deref(), Some(version));
+    assert_eq!(found.user, Asked::Told("default".to_owned()));
+    assert!(
+        matches!(&found.output_buffer_limit, Asked::Told(limit) if limit.contains("pubsub 1048576 524288 5"))
+    );
+    assert!(
+        matches!(found.clock_ahead_ms, Asked::Told(ahead) if ahead.abs() < 1_000),
+        "one machine, one clock"
+    );
+    assert_eq!(found.channel, "app._causeway.doctor");
+    assert_eq!(refused(&found), [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn a_look_at_redis_finds_what_is_forbidden() {
+    let redis = RedisServer::start();
+    let rules = ["+ping", "+hello", "+subscribe", "+unsubscribe", "resetchannels", "&app.open.*"];
+    redis.command::<String>(&[&["ACL", "SETUSER", "little", "on", ">secret"][..], &rules].concat());
+    let found = checkup(&redis, "little:secret@", None).await;
+    assert_eq!(refused(&found), ["SUBSCRIBE", "PUBLISH", "UNWATCH"]);
+    let found = checkup(&redis, "little:secret@", Some("open.1")).await;
+    assert_eq!(refused(&found), ["PUBLISH", "UNWATCH"]);
+    assert_eq!(found.user, Asked::NotAllowed);
+    assert_eq!(found.output_buffer_limit, Asked::NotAllowed);
+    assert_eq!(found.clock_ahead_ms, Asked::NotAllowed);
+    assert!(found.version.is_some());
+}
+
+#[tokio::test]
+async fn a_look_at_redis_takes_what_the_documented_access_rules_allow() {
+    let redis = RedisServer::start();
+    redis.command::<String>(&documented_access_rules());
+    let found = checkup(&redis, "causeway:secret@", None).await;
+    assert_eq!(refused(&found), [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn a_redis_that_does_not_answer_is_not_waited_for() {
+    let redis = RedisServer::start();
+    redis.freeze();
+    let config =
+        RedisConfig { command_deadline: Duration::from_millis(200), ..RedisConfig::new(redis.url()) };
+    assert!(RedisCheckup::of(&config, None).await.is_err());
+    redis.thaw();
+    let elsewhere = RedisConfig::new(RedisServer::down().url());
+    assert!(matches!(RedisCheckup::of(&elsewhere, None).await, Err(RedisCheckupError::Unreachable(_))));
+    let stranger = RedisConfig::new(redis.url().replace("//", "//me:sesame@"));
+    let error = RedisCheckup::of(&stranger, None).await.unwrap_err();
+    assert!(
+        matches!(error, RedisCheckupError::Unreachable(_)) && !error.to_string().contains("sesame"),
+        "{error}"
+    );
+}
+
+/// `ACL SETUSER` for the user that the documents recommend.
+fn documented_access_rules() -> Vec<&'static str> {
+    let documented = include_str!("../../../docs/publishing.md")
+        .split('`')
+        .find(|code| code.starts_with("ACL SETUSER causeway "))
+        .expect("the document shows the rules");
+    documented.split(' ').map(|word| word.trim_matches('\'')).collect()
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use actix_web::{Error, HttpRequest, HttpResponse, web};
 use actix_ws::{CloseReason, Message, MessageStream, Session};
 use futures_util::StreamExt;
 
+use crate::admission::Addresses;
 use crate::explain::{Explanation, Question};
 use crate::node::Node;
 use crate::rejection::Rejection;
@@ -18,6 +19,8 @@ pub(crate) mod access;
 pub const READY_PATH: &str = "/readyz";
 /// Where a node explains; also what `causeway explain --live` asks.
 pub const EXPLAIN_PATH: &str = "/admin/explain";
+/// Where a node tells where its clients come from; also what `causeway doctor --live` asks.
+pub const ADDRESSES_PATH: &str = "/admin/addresses";
 /// How often the live feed tells.
 const FEED_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -33,7 +36,8 @@ pub(crate) fn routes(config: &mut web::ServiceConfig, node: &Arc<Node>) {
             web::scope("/admin")
                 .wrap(from_fn(access::guard))
                 .app_data(web::JsonConfig::default().error_handler(|error, _| bad_question(&error).into()))
-                .route("/explain", web::post().to(explain)),
+                .route("/explain", web::post().to(explain))
+                .route("/addresses", web::get().to(addresses)),
         );
 }
 
@@ -65,6 +69,11 @@ async fn explain(
     question: web::Json<Question>,
 ) -> Result<web::Json<Explanation>, Rejection> {
     Explanation::by_node(&node, &question).map(web::Json).map_err(|error| bad_question(&error))
+}
+
+/// Where the clients come from, as far as it can be said without naming them: the busiest address only.
+async fn addresses(node: web::Data<Node>) -> web::Json<Addresses> {
+    web::Json(node.admission.addresses())
 }
 
 fn bad_question(error: &dyn std::fmt::Display) -> Rejection {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use serde::{Deserialize, Serialize};
 
 use crate::client_addr::ClientAddr;
 use crate::rejection::Rejection;
@@ -31,6 +32,19 @@ pub struct AdmissionLimits {
     pub upgrades_per_ip_per_second: NonZeroU32,
     /// Upgrades of one client address at once.
     pub upgrades_per_ip_burst: NonZeroU32,
+}
+
+/// Where connections come from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Addresses {
+    /// All connections.
+    pub connections: usize,
+    /// The client addresses they come from.
+    pub addresses: usize,
+    /// The address with the most of them, if there is any.
+    pub busiest: Option<String>,
+    /// How many it has.
+    pub busiest_connections: usize,
 }
 
 /// Decides who is let in, and keeps the count.
@@ -128,6 +142,18 @@ impl Admission {
     /// How many of them are one client's.
     pub(crate) fn connections_of(&self, client: ClientAddr) -> usize {
         self.by_addr().get(&client).copied().unwrap_or_default()
+    }
+
+    /// Where they come from.
+    pub(crate) fn addresses(&self) -> Addresses {
+        let by_addr = self.by_addr();
+        let busiest = by_addr.iter().max_by_key(|(_, connections)| **connections);
+        Addresses {
+            connections: by_addr.values().sum(),
+            addresses: by_addr.len(),
+            busiest: busiest.map(|(client, _)| client.to_string()),
+            busiest_connections: busiest.map_or(0, |(_, connections)| *connections),
+        }
     }
 
     /// The limits it keeps.

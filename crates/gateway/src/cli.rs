@@ -3,6 +3,7 @@
 pub(crate) mod admin_client;
 pub(crate) mod check;
 pub(crate) mod dev;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod publish;
 pub(crate) mod serve;

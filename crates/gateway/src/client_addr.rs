@@ -37,6 +37,11 @@ impl ClientAddr {
         }
     }
 
+    /// The address, or the first of the network that stands for it.
+    pub(crate) fn network(self) -> IpAddr {
+        self.0
+    }
+
     /// Stands for all addresses that cannot be told apart any more.
     pub(crate) const SHARED: Self = Self(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
 }

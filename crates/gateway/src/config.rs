@@ -264,7 +264,7 @@ impl KeyGiven {
         matches!(self.algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512)
     }
 
-    fn hmac_secret(&self, table: &str) -> Result<String, ConfigError> {
+    pub(crate) fn hmac_secret(&self, table: &str) -> Result<String, ConfigError> {
         let secret = match (&self.secret, &self.secret_file, &self.public_key_file) {
             (Some(Secret(secret)), None, None) => secret.clone(),
             (None, Some(file), None) => read_secret(&format!("{table}.secret_file"), file)?,

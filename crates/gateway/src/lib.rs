@@ -10,6 +10,7 @@ pub mod app;
 pub mod client_addr;
 pub mod config;
 pub mod dev;
+pub mod doctor;
 pub mod explain;
 pub mod metrics;
 pub mod node;

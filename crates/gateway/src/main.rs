@@ -42,6 +42,9 @@ enum Command {
     Publish(cli::publish::PublishArgs),
     /// Validate the configuration and print what is in effect, and where each value came from
     Check(cli::check::CheckArgs),
+    /// Hold the configuration against the machine, Redis and the proxy. Exits with 0 if all is well or only
+    /// worth a note, 1 on warnings, 2 on errors
+    Doctor(cli::doctor::DoctorArgs),
     /// Say why a client is let in or not: every rule, and which one decided. Exits with 0 if allowed, 1 if
     /// refused, 2 if it cannot be told
     Explain(cli::explain::ExplainArgs),
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Token(args) => done(cli::token::run(&args)),
         Command::Publish(args) => done(cli::publish::run(args)),
         Command::Check(args) => done(cli::check::run(&args)),
+        Command::Doctor(args) => told(cli::doctor::run(args)),
         Command::Explain(args) => told(cli::explain::run(args)),
     }
 }

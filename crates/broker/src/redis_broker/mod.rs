@@ -23,6 +23,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 use self::changes::{Change, Changes};
+pub use self::checkup::{Asked, RedisCheckup, RedisCheckupError};
 use self::link::Supervisor;
 use self::publisher::{Publisher, Publishes};
 use crate::interest::InterestTable;
@@ -31,6 +32,7 @@ use crate::workers::Workers;
 use crate::{Broker, Inbox, Interest, LinkReport, PublishError, Pulse, WorkerId};
 
 mod changes;
+mod checkup;
 mod link;
 mod publisher;
 

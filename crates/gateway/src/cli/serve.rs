@@ -4,13 +4,11 @@ use std::path::Path;
 
 use causeway_gateway::app::Gateway;
 use causeway_gateway::config::{Config, Given, LogFormat, LogGiven, Overrides};
+use causeway_gateway::doctor::DESCRIPTORS_RESERVED;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 use super::{CliError, block_on};
-
-/// Descriptors a node needs besides its clients' sockets: listeners, Redis, epoll, log, admin requests.
-const DESCRIPTORS_RESERVED: u64 = 200;
 
 pub(crate) fn run(file: Option<&Path>, overrides: &Overrides) -> Result<(), CliError> {
     let given = Given::read(file, overrides)?;
