@@ -12,6 +12,7 @@ use crate::admission::Addresses;
 use crate::explain::{Explanation, Question};
 use crate::node::Node;
 use crate::rejection::Rejection;
+use crate::reload::{Reloaded, Reloader};
 
 pub(crate) mod access;
 
@@ -24,7 +25,10 @@ pub const ADDRESSES_PATH: &str = "/admin/addresses";
 /// How often the live feed tells.
 const FEED_INTERVAL: Duration = Duration::from_secs(1);
 
-pub(crate) fn routes(config: &mut web::ServiceConfig, node: &Arc<Node>) {
+pub(crate) fn routes(config: &mut web::ServiceConfig, node: &Arc<Node>, reloader: Option<&Arc<Reloader>>) {
+    if let Some(reloader) = reloader {
+        config.app_data(web::Data::from(Arc::clone(reloader)));
+    }
     config
         .app_data(web::Data::from(Arc::clone(node)))
         .route("/livez", web::get().to(live))
@@ -37,7 +41,8 @@ pub(crate) fn routes(config: &mut web::ServiceConfig, node: &Arc<Node>) {
                 .wrap(from_fn(access::guard))
                 .app_data(web::JsonConfig::default().error_handler(|error, _| bad_question(&error).into()))
                 .route("/explain", web::post().to(explain))
-                .route("/addresses", web::get().to(addresses)),
+                .route("/addresses", web::get().to(addresses))
+                .route("/reload", web::post().to(reload)),
         );
 }
 
@@ -74,6 +79,17 @@ async fn explain(
 /// Where the clients come from, as far as it can be said without naming them: the busiest address only.
 async fn addresses(node: web::Data<Node>) -> web::Json<Addresses> {
     web::Json(node.admission.addresses())
+}
+
+/// Reads the configuration again; says what changed, and what needs a restart.
+async fn reload(
+    request: HttpRequest,
+    node: web::Data<Node>,
+    reloader: Option<web::Data<Reloader>>,
+) -> Result<web::Json<Reloaded>, Rejection> {
+    let reloader = reloader.ok_or(Rejection::NotFound)?;
+    let by = request.peer_addr().map_or_else(String::new, |peer| peer.to_string());
+    reloader.reload(&node, &by).map(web::Json).map_err(|error| Rejection::BadConfiguration(error.to_string()))
 }
 
 fn bad_question(error: &dyn std::fmt::Display) -> Rejection {

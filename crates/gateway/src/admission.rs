@@ -3,12 +3,12 @@
 //! Both stores are bounded. Addresses that have been quiet are swept out; while more than `ADDRESSES_MAX` are
 //! not, all share one bucket, so that a flood of addresses cannot buy memory or a fresh allowance.
 //!
-//! Lock order: the counts and the rate limiter are never held together.
+//! Lock order: of the rules, the counts and the rate limiter no two are ever held together.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use governor::clock::{Clock, DefaultClock};
@@ -50,11 +50,23 @@ pub struct Addresses {
 /// Decides who is let in, and keeps the count.
 #[derive(Debug)]
 pub struct Admission {
-    limits: AdmissionLimits,
+    rules: RwLock<Rules>,
     is_closed: AtomicBool,
     connections: AtomicUsize,
     by_addr: Mutex<HashMap<ClientAddr, usize>>,
-    upgrades: DefaultKeyedRateLimiter<ClientAddr>,
+}
+
+/// What a reload may change, while the counts go on.
+#[derive(Clone, Debug)]
+struct Rules {
+    limits: AdmissionLimits,
+    upgrades: Arc<UpgradeRate>,
+}
+
+/// How often each address upgrades.
+#[derive(Debug)]
+struct UpgradeRate {
+    limiter: DefaultKeyedRateLimiter<ClientAddr>,
     started: Instant,
     /// The second since `started` of the last sweep that a flood made necessary.
     swept: AtomicU64,
@@ -70,17 +82,23 @@ pub struct Admitted {
 impl Admission {
     /// Open to all, within `limits`.
     pub fn new(limits: AdmissionLimits) -> Self {
-        let quota =
-            Quota::per_second(limits.upgrades_per_ip_per_second).allow_burst(limits.upgrades_per_ip_burst);
         Self {
-            limits,
+            rules: RwLock::new(Rules { limits, upgrades: Arc::new(UpgradeRate::new(limits)) }),
             is_closed: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             by_addr: Mutex::default(),
-            upgrades: RateLimiter::keyed(quota),
-            started: Instant::now(),
-            swept: AtomicU64::new(0),
         }
+    }
+
+    /// Keeps other limits from here on. Whoever is in stays in. Where the rate of upgrades is another, every
+    /// address begins anew.
+    pub(crate) fn set_limits(&self, limits: AdmissionLimits) {
+        let Rules { limits: before, upgrades } = self.rules();
+        let upgrades = match before.has_rate_of(limits) {
+            true => upgrades,
+            false => Arc::new(UpgradeRate::new(limits)),
+        };
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Rules { limits, upgrades };
     }
 
     /// Whether anybody is let in at all.
@@ -96,7 +114,7 @@ impl Admission {
     /// # Errors
     /// [`Rejection::NodeFull`].
     pub(crate) fn check_room(&self) -> Result<(), Rejection> {
-        if self.connections() < self.limits.connections { Ok(()) } else { Err(Rejection::NodeFull) }
+        if self.connections() < self.limits().connections { Ok(()) } else { Err(Rejection::NodeFull) }
     }
 
     /// Counts one upgrade of an address, unless it comes too soon after the ones before it.
@@ -104,14 +122,7 @@ impl Admission {
     /// # Errors
     /// [`Rejection::TooManyUpgrades`].
     pub(crate) fn check_rate(&self, client: ClientAddr) -> Result<(), Rejection> {
-        if self.upgrades.len() >= ADDRESSES_MAX {
-            self.sweep_once_a_second();
-        }
-        let bucket = if self.upgrades.len() < ADDRESSES_MAX { client } else { ClientAddr::SHARED };
-        self.upgrades.check_key(&bucket).map_err(|until| {
-            let retry_after: Duration = until.wait_time_from(DefaultClock::default().now());
-            Rejection::TooManyUpgrades { retry_after }
-        })
+        self.rules().upgrades.check(client)
     }
 
     /// Counts one connection of an address, if it may have another.
@@ -119,9 +130,10 @@ impl Admission {
     /// # Errors
     /// [`Rejection::TooManyConnections`].
     pub(crate) fn enter(self: &Arc<Self>, client: ClientAddr) -> Result<Admitted, Rejection> {
+        let limit = self.limits().connections_per_ip;
         let mut by_addr = self.by_addr();
         let of_client = by_addr.entry(client).or_default();
-        if *of_client >= self.limits.connections_per_ip {
+        if *of_client >= limit {
             return Err(Rejection::TooManyConnections);
         }
         *of_client += 1;
@@ -158,13 +170,52 @@ impl Admission {
 
     /// The limits it keeps.
     pub(crate) fn limits(&self) -> AdmissionLimits {
-        self.limits
+        self.rules().limits
+    }
+
+    fn rules(&self) -> Rules {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Forgets the rates of addresses that have been quiet. To be called about once a minute.
     pub fn sweep(&self) {
-        self.upgrades.retain_recent();
-        self.upgrades.shrink_to_fit();
+        self.rules().upgrades.sweep();
+    }
+
+    fn by_addr(&self) -> MutexGuard<'_, HashMap<ClientAddr, usize>> {
+        // A count is right whatever its holder was doing when it panicked.
+        self.by_addr.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AdmissionLimits {
+    fn has_rate_of(self, other: Self) -> bool {
+        let rate = |limits: Self| (limits.upgrades_per_ip_per_second, limits.upgrades_per_ip_burst);
+        rate(self) == rate(other)
+    }
+}
+
+impl UpgradeRate {
+    fn new(limits: AdmissionLimits) -> Self {
+        let quota =
+            Quota::per_second(limits.upgrades_per_ip_per_second).allow_burst(limits.upgrades_per_ip_burst);
+        Self { limiter: RateLimiter::keyed(quota), started: Instant::now(), swept: AtomicU64::new(0) }
+    }
+
+    fn check(&self, client: ClientAddr) -> Result<(), Rejection> {
+        if self.limiter.len() >= ADDRESSES_MAX {
+            self.sweep_once_a_second();
+        }
+        let bucket = if self.limiter.len() < ADDRESSES_MAX { client } else { ClientAddr::SHARED };
+        self.limiter.check_key(&bucket).map_err(|until| {
+            let retry_after: Duration = until.wait_time_from(DefaultClock::default().now());
+            Rejection::TooManyUpgrades { retry_after }
+        })
+    }
+
+    fn sweep(&self) {
+        self.limiter.retain_recent();
+        self.limiter.shrink_to_fit();
     }
 
     /// A sweep visits every address, and a flood must not make every upgrade do that.
@@ -173,11 +224,6 @@ impl Admission {
         if self.swept.swap(second, Ordering::Relaxed) != second {
             self.sweep();
         }
-    }
-
-    fn by_addr(&self) -> MutexGuard<'_, HashMap<ClientAddr, usize>> {
-        // A count is right whatever its holder was doing when it panicked.
-        self.by_addr.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -253,6 +299,35 @@ mod tests {
             panic!("the burst is spent")
         };
         assert!(retry_after <= Duration::from_secs(1));
+    }
+
+    #[test]
+    fn other_limits_hold_at_once_and_whoever_is_in_stays_counted() {
+        let admission = admission(100, 100, 100);
+        let limits = admission.limits();
+        let held: Vec<_> = (0..5).map(|_| admit(&admission, "1.1.1.1").unwrap()).collect();
+        admission.set_limits(AdmissionLimits { connections_per_ip: 3, ..limits });
+        assert_eq!(admission.connections(), 5);
+        assert!(matches!(admit(&admission, "1.1.1.1"), Err(Rejection::TooManyConnections)));
+        assert!(admit(&admission, "2.2.2.2").is_ok());
+        admission.set_limits(AdmissionLimits { connections: 5, ..limits });
+        assert!(matches!(admit(&admission, "2.2.2.2"), Err(Rejection::NodeFull)));
+        drop(held);
+        assert!(admit(&admission, "2.2.2.2").is_ok());
+        assert_eq!((admission.connections(), admission.by_addr().len()), (0, 0));
+    }
+
+    #[test]
+    fn other_limits_are_no_fresh_burst_unless_the_rate_is_another() {
+        let admission = admission(100, 100, 3);
+        let limits = admission.limits();
+        let admitted = || (0..10).filter(|_| admit(&admission, "1.1.1.1").is_ok()).count();
+        assert_eq!(admitted(), 3);
+        admission.set_limits(AdmissionLimits { connections: 50, ..limits });
+        assert_eq!(admitted(), 0);
+        let upgrades_per_ip_burst = NonZeroU32::new(5).unwrap();
+        admission.set_limits(AdmissionLimits { upgrades_per_ip_burst, ..limits });
+        assert_eq!(admitted(), 5);
     }
 
     #[test]

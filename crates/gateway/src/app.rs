@@ -13,11 +13,12 @@ use actix_service::{fn_factory, fn_service, map_config};
 use actix_web::dev::AppConfig;
 use actix_web::{App, HttpServer};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, DrainGiven};
 use crate::dev::DemoPage;
 use crate::node::{Node, Phase};
+use crate::reload::Reloader;
 use crate::worker::Worker;
 use crate::{admin, canary, public, upgrade};
 
@@ -57,6 +58,8 @@ pub struct Gateway {
     public: Server,
     admin: actix_web::dev::Server,
     drain: DrainGiven,
+    /// What SIGHUP is for, where there is a configuration that can be read again.
+    reloads: Option<(Arc<Reloader>, Signal)>,
     /// Where the public listener really is.
     pub public_addr: SocketAddr,
     /// Where the admin listener really is.
@@ -64,22 +67,31 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Binds both listeners and starts everything behind them.
+    /// Binds both listeners and starts everything behind them. With a `reloader`, SIGHUP and `POST /admin/reload`
+    /// read the configuration again.
     ///
     /// # Panics
     /// Outside an actix system.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left behind then.
-    pub fn start(config: Config, demo: Option<DemoPage>) -> Result<Self, StartError> {
+    pub fn start(
+        config: Config,
+        demo: Option<DemoPage>,
+        reloader: Option<Reloader>,
+    ) -> Result<Self, StartError> {
         let public_listener = listen(config.listen, "listen")?;
         let admin_listener = listen(config.admin_listen, "admin_listen")?;
         let (public_addr, admin_addr) = (public_listener.local_addr()?, admin_listener.local_addr()?);
         let (workers, drain) = (config.workers, config.drain.clone());
         let node = Node::start(config)?;
+        let reloader = reloader.map(Arc::new);
         Ok(Self {
             public: public_server(public_listener, workers, &node, demo.map(Arc::new))?,
-            admin: admin_server(admin_listener, &node)?,
+            admin: admin_server(admin_listener, &node, reloader.as_ref())?,
+            reloads: reloader
+                .map(|reloader| Ok::<_, io::Error>((reloader, signal(SignalKind::hangup())?)))
+                .transpose()?,
             node,
             drain,
             public_addr,
@@ -104,10 +116,13 @@ impl Gateway {
     /// # Errors
     /// When a listener fails.
     pub async fn run(self) -> io::Result<()> {
-        let Self { node, public, admin, drain, .. } = self;
+        let Self { node, public, admin, drain, reloads, .. } = self;
         let handles = [public.handle(), admin.handle()];
         let stop = actix_rt::spawn(stop_on_signal(Arc::clone(&node), drain, handles));
         actix_rt::spawn(sweep(Arc::clone(&node)));
+        if let Some((reloader, hangups)) = reloads {
+            actix_rt::spawn(reload_on_signal(Arc::clone(&node), reloader, hangups));
+        }
         actix_rt::spawn(async move { canary::run(&*node.broker, &node.canary, &node.metrics).await });
         let outcome = futures_util::future::try_join(public, admin).await;
         stop.abort();
@@ -165,11 +180,15 @@ fn public_server(
         .run())
 }
 
-fn admin_server(listener: TcpListener, node: &Arc<Node>) -> io::Result<actix_web::dev::Server> {
-    let node = Arc::clone(node);
+fn admin_server(
+    listener: TcpListener,
+    node: &Arc<Node>,
+    reloader: Option<&Arc<Reloader>>,
+) -> io::Result<actix_web::dev::Server> {
+    let (node, reloader) = (Arc::clone(node), reloader.cloned());
     let app = move || {
-        let node = Arc::clone(&node);
-        App::new().configure(move |config| admin::routes(config, &node))
+        let (node, reloader) = (Arc::clone(&node), reloader.clone());
+        App::new().configure(move |config| admin::routes(config, &node, reloader.as_ref()))
     };
     Ok(HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(1).listen(listener)?.run())
 }
@@ -192,6 +211,13 @@ async fn stop_on_signal(node: Arc<Node>, drain: DrainGiven, listeners: [ServerHa
     Ok(())
 }
 
+async fn reload_on_signal(node: Arc<Node>, reloader: Arc<Reloader>, mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        // How it went is in the log; there is nobody else to tell.
+        let _ = reloader.reload(&node, "SIGHUP");
+    }
+}
+
 async fn drain_connections(node: &Node, drain: &DrainGiven) {
     node.enter(Phase::Leading);
     tokio::time::sleep(drain.lead_time).await;
@@ -207,6 +233,6 @@ async fn sweep(node: Arc<Node>) {
     loop {
         interval.tick().await;
         node.admission.sweep();
-        node.entrance.verifier.sweep();
+        node.settings().entrance.verifier.sweep();
     }
 }

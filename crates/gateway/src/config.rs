@@ -26,6 +26,7 @@ pub use given::{
 pub use sources::{Origin, Reading, Sources};
 
 use crate::admission::AdmissionLimits;
+use crate::log;
 use crate::origin::AllowedOrigins;
 use crate::token::{TokenRules, VerifyingKey};
 
@@ -55,6 +56,13 @@ pub enum ConfigError {
         /// What was expected.
         expected: &'static str,
     },
+}
+
+impl ConfigError {
+    pub(crate) fn log_level(given: &Given, error: &impl fmt::Display) -> Self {
+        let found = format!("{} ({error})", given.log.level);
+        bad("log.level", found, "error, warn, info, debug, or filters such as info,causeway_broker=debug")
+    }
 }
 
 /// What is meant.
@@ -147,6 +155,7 @@ impl TryFrom<&Given> for Config {
         check_positive("limits.connections_per_ip", limits.connections_per_ip)?;
         check_positive("limits.topics_per_connection", limits.topics_per_connection)?;
         check_positive("limits.message_fragments", limits.message_fragments as usize)?;
+        log::filter(&given.log.level).map_err(|error| ConfigError::log_level(given, &error))?;
         let ping_interval = second_or_more("heartbeat.ping_interval", given.heartbeat.ping_interval)?;
         Ok(Self {
             listen: given.listen,
@@ -439,6 +448,7 @@ mod tests {
                 &["limits.outbox_bytes_total", "1.0 MiB"],
             ),
             ("allowed_origins = ['*']\n[auth]\ncookie = 'session'", &["auth.cookie", "session"]),
+            ("[log]\nlevel = 'loud=very'", &["log.level", "loud=very", "debug"]),
             ("[admin]\ntoken = 'short'", &["admin.token", "5 bytes", "32 bytes"]),
             ("[admin]\ntoken = 'a'\ntoken_file = 'b'", &["admin: both", "token_file"]),
             ("[admin]\ntoken_file = '/nowhere'", &["admin.token_file", "/nowhere"]),

@@ -40,7 +40,7 @@ impl Connection {
         }
         self.worker.hub.borrow_mut().heard(self.key);
         loop {
-            match self.reader.next(&mut bytes, &self.worker.node.frame_limits) {
+            match self.reader.next(&mut bytes, &self.worker.frame_limits.get()) {
                 Ok(Some(message)) => self.act_on(&message),
                 Ok(None) => break,
                 Err(violation) => {

@@ -9,20 +9,18 @@ use std::net::IpAddr;
 use actix_http::header::{HeaderMap, HeaderName, HeaderValue};
 use causeway_broker::RedisCheckup;
 use causeway_protocol::Topic;
-use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
 pub use crate::admission::Addresses;
 use crate::client_addr::{PeerAddr, TrustedProxies};
 use crate::config::{Config, Given};
+use crate::descriptors;
 use crate::origin::AllowedOrigins;
 
 mod keys;
 mod nginx;
 mod redis;
 
-/// Descriptors a node needs besides its clients' sockets: listeners, Redis, epoll, log, admin requests.
-pub const DESCRIPTORS_RESERVED: u64 = 200;
 /// As many connections from a single address are no coincidence any more.
 const CROWD: usize = 20;
 
@@ -118,7 +116,7 @@ impl Report {
         findings.extend([origins(&config.allowed_origins), admin(&config)]);
         findings.extend(client_address(given, surroundings));
         findings.extend(surroundings.live.iter().flat_map(|node| live(node, given)));
-        findings.push(descriptors(getrlimit(Resource::Nofile).maximum, given.limits.connections));
+        findings.push(file_descriptors(descriptors::hard_limit(), given.limits.connections));
         if let Some(nginx) = &surroundings.nginx {
             findings.extend(nginx::examine(nginx, given));
         }
@@ -318,14 +316,14 @@ fn crowds(seen: &Addresses, given: &Given) -> Finding {
     }
 }
 
-fn descriptors(hard_limit: Option<u64>, connections: usize) -> Finding {
+fn file_descriptors(hard_limit: Option<u64>, connections: usize) -> Finding {
     let check = "descriptors";
-    let needed = connections as u64 + DESCRIPTORS_RESERVED;
+    let needed = descriptors::needed(connections);
     match hard_limit {
         Some(limit) if limit < needed => Finding::error(
             check,
             format!("at most {limit} file descriptors (the hard limit where this command runs)"),
-            format!("{needed}: limits.connections and {DESCRIPTORS_RESERVED} more"),
+            format!("{needed}: limits.connections, and some more"),
             "raise it (ulimit -Hn, LimitNOFILE= of systemd, ulimits of a container) or lower limits.connections",
         ),
         Some(limit) => {
@@ -401,9 +399,9 @@ mod tests {
 
     #[test]
     fn each_connection_needs_a_descriptor() {
-        assert_eq!(descriptors(Some(1_200), 1_000).severity, Severity::Ok);
-        assert_eq!(descriptors(Some(1_199), 1_000).severity, Severity::Error);
-        assert_eq!(descriptors(None, 1_000).severity, Severity::Ok);
+        assert_eq!(file_descriptors(Some(1_200), 1_000).severity, Severity::Ok);
+        assert_eq!(file_descriptors(Some(1_199), 1_000).severity, Severity::Error);
+        assert_eq!(file_descriptors(None, 1_000).severity, Severity::Ok);
     }
 
     #[test]

@@ -114,7 +114,9 @@ impl Explanation {
 
     /// What a node that runs answers.
     pub(crate) fn by_node(node: &Node, question: &Question) -> Result<Self, InvalidHeaderValue> {
-        Explainer { gate: node.gate(&node.entrance, None), is_running: true }.explain(question)
+        let settings = node.settings();
+        let gate = node.gate(&settings.entrance, None);
+        Explainer { gate, is_running: true }.explain(question)
     }
 
     fn new(client: String, rules: Vec<Ruling>) -> Self {

@@ -1,18 +1,17 @@
 //! What all workers of a node share: who is let in, the broker, the books, and whether the node is stopping.
 
 use std::borrow::Cow;
+use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix_http::RequestHead;
 use bytes::Bytes;
 use causeway_broker::{Broker, EmbeddedBroker, PublishError, Pulse, RedisBroker};
-use causeway_hub::{HubLimits, PublishOutcome, PublishPermit};
+use causeway_hub::{PublishOutcome, PublishPermit};
 use causeway_protocol::Pattern;
-use causeway_protocol::frame::FrameLimits;
 use tokio::sync::watch;
 
-use crate::admin::access::AdminAccess;
 use crate::admission::Admission;
 use crate::budget::Budget;
 use crate::canary::CanaryState;
@@ -21,6 +20,7 @@ use crate::config::Config;
 use crate::entrance::{Attempt, Entrance, Gate, Guest};
 use crate::metrics::{Metrics, NodeReport};
 use crate::rejection::Rejection;
+use crate::settings::Settings;
 use crate::token::{TokenError, Verified};
 
 /// A thread that shows no sign of life for so long is stuck: none of its steps takes more than milliseconds.
@@ -41,12 +41,8 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Node {
     pub(crate) name: Box<str>,
-    pub(crate) hub_limits: HubLimits,
-    pub(crate) frame_limits: FrameLimits,
     pub(crate) inbox_bytes: usize,
     pub(crate) admission: Arc<Admission>,
-    pub(crate) entrance: Entrance,
-    pub(crate) admin_access: AdminAccess,
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) metrics: Metrics,
     pub(crate) budget: Budget,
@@ -54,6 +50,7 @@ pub struct Node {
     pub(crate) topic_classes: Arc<[Pattern]>,
     /// Of the workers, in the order of their start.
     pulses: Mutex<Vec<Arc<Pulse>>>,
+    settings: watch::Sender<Arc<Settings>>,
     phase: watch::Sender<Phase>,
 }
 
@@ -62,26 +59,24 @@ impl Node {
     ///
     /// # Errors
     /// Where the broker cannot even be tried.
-    pub fn start(config: Config) -> Result<Arc<Self>, causeway_broker::RedisConfigError> {
-        let broker: Arc<dyn Broker> = match config.redis {
+    pub fn start(mut config: Config) -> Result<Arc<Self>, causeway_broker::RedisConfigError> {
+        let broker: Arc<dyn Broker> = match config.redis.take() {
             Some(redis) => RedisBroker::start(redis)?,
             None => Arc::new(EmbeddedBroker::new(config.hub.publish_bytes)),
         };
-        let (class_names, topic_classes): (Vec<_>, Vec<_>) = config.topic_classes.into_iter().unzip();
+        let (class_names, topic_classes): (Vec<_>, Vec<_>) =
+            mem::take(&mut config.topic_classes).into_iter().unzip();
         Ok(Arc::new(Self {
-            name: config.node,
-            hub_limits: config.hub,
-            frame_limits: config.frames,
+            name: mem::take(&mut config.node),
             inbox_bytes: config.inbox_bytes,
             admission: Arc::new(Admission::new(config.admission)),
-            admin_access: AdminAccess::new(config.admin_token, config.admin_listen),
-            entrance: Entrance::new(config.auth, config.allowed_origins, config.trusted_proxies),
             broker,
             metrics: Metrics::new(&class_names),
             budget: Budget::new(config.budget_bytes),
             canary: CanaryState::default(),
             topic_classes: topic_classes.into(),
             pulses: Mutex::default(),
+            settings: watch::Sender::new(Arc::new(Settings::new(config))),
             phase: watch::Sender::new(Phase::Serving),
         }))
     }
@@ -93,7 +88,8 @@ impl Node {
         head: &RequestHead,
         check_handshake: fn(&RequestHead) -> Result<H, Rejection>,
     ) -> Result<(Guest, H), Rejection> {
-        let gate = self.gate(&self.entrance, Some(&self.metrics));
+        let settings = self.settings();
+        let gate = self.gate(&settings.entrance, Some(&self.metrics));
         Attempt::new(gate, peer, head, check_handshake).enter()
     }
 
@@ -104,7 +100,23 @@ impl Node {
 
     /// Verifies a token, and counts how that went.
     pub(crate) fn verify(&self, token: Option<&str>) -> Result<Verified, TokenError> {
-        self.gate(&self.entrance, Some(&self.metrics)).verify(token)
+        self.gate(&self.settings().entrance, Some(&self.metrics)).verify(token)
+    }
+
+    /// Puts a configuration into effect, as far as that goes without a restart.
+    pub(crate) fn apply(&self, config: Config) {
+        self.admission.set_limits(config.admission);
+        self.settings.send_replace(Arc::new(Settings::new(config)));
+    }
+
+    /// The settings now. They may change between two looks.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.borrow())
+    }
+
+    /// For whoever has to notice that they change.
+    pub(crate) fn watch_settings(&self) -> watch::Receiver<Arc<Settings>> {
+        self.settings.subscribe()
     }
 
     /// Publishes for a client, and counts how that went. Like [`Broker::publish`], the call enqueues at once and

@@ -67,7 +67,7 @@ async fn preflight(request: HttpRequest, node: web::Data<Node>) -> HttpResponse 
 fn let_pages_read(answer: &mut HttpResponse, request: &HttpRequest, node: &Node) {
     let headers = answer.headers_mut();
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
-    if let Some(origin) = node.entrance.allowed_origins.allowed_origin(request.headers()) {
+    if let Some(origin) = node.settings().entrance.allowed_origins.allowed_origin(request.headers()) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after"));
     }
@@ -92,7 +92,7 @@ async fn publish(
 ) -> Result<HttpResponse, Rejection> {
     let policy = node.verify(entrance::bearer(request.headers()))?.policy;
     let permit = policy.permit_publish(topic_of(request.path())?).ok_or(Rejection::Forbidden)?;
-    let bytes_max = node.hub_limits.publish_bytes;
+    let bytes_max = node.settings().hub.publish_bytes;
     let payload = match timeout(BODY_TIMEOUT, body.to_bytes_limited(bytes_max)).await {
         Ok(Ok(Ok(payload))) => payload,
         Ok(Err(_)) => return Err(Rejection::TooLarge(bytes_max)),

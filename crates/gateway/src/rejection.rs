@@ -76,6 +76,9 @@ pub enum Rejection {
     /// What the admin listener is asked makes no sense.
     #[error("{0}")]
     BadQuestion(String),
+    /// The configuration cannot be reloaded.
+    #[error("nothing has changed: {0}")]
+    BadConfiguration(String),
     /// There is something here, but not for this method.
     #[error("this path does not take that method")]
     MethodNotAllowed,
@@ -119,6 +122,7 @@ impl Rejection {
             Self::Unauthenticated(_) | Self::AdminTokenNeeded => StatusCode::UNAUTHORIZED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BrokerRefused => StatusCode::BAD_GATEWAY,
+            Self::BadConfiguration(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         }
@@ -142,6 +146,7 @@ impl Rejection {
             Self::UnreadablePayload | Self::BadQuestion(_) => "malformed",
             Self::BrokerUnavailable => "broker_unavailable",
             Self::BrokerRefused => "broker_refused",
+            Self::BadConfiguration(_) => "bad_configuration",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
         }

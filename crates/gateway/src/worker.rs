@@ -16,12 +16,15 @@ use std::time::{Duration, Instant};
 use causeway_broker::{Delivery, Inbox, Interest, Pulse, Ticket, WorkerId};
 use causeway_hub::{Fate, Hub, InterestChange, Moment, Policy, Request, SessionKey};
 use causeway_protocol::CommandId;
+use causeway_protocol::frame::FrameLimits;
+use tokio::sync::watch;
 use tokio::time::timeout_at;
 
 use crate::connection::Connection;
 use crate::entrance::Guest;
 use crate::metrics::WorkerReport;
 use crate::node::{Node, Phase};
+use crate::settings::Settings;
 use crate::socket::{Socket, Written};
 
 /// How often time passes for the hub.
@@ -47,6 +50,9 @@ pub(crate) struct Worker {
     pub(crate) read_buffer: RefCell<Box<[u8]>>,
     /// Where the frames of one write are gathered.
     write_buffer: RefCell<Box<[u8]>>,
+    /// What the messages of clients may cost.
+    pub(crate) frame_limits: Cell<FrameLimits>,
+    settings: RefCell<watch::Receiver<Arc<Settings>>>,
     id: WorkerId,
     inbox: Arc<Inbox>,
     /// By the session's index.
@@ -66,13 +72,17 @@ impl Worker {
     pub(crate) fn start(node: &Arc<Node>) -> Rc<Self> {
         let inbox = Arc::new(Inbox::new(node.inbox_bytes));
         let id = node.broker.attach(Arc::clone(&inbox));
-        let hub = Hub::new(&*node.name, id.0, node.hub_limits.clone(), rand::random());
+        let mut watched = node.watch_settings();
+        let settings = Arc::clone(&watched.borrow_and_update());
+        let hub = Hub::new(&*node.name, id.0, settings.hub.clone(), rand::random());
         let hub = hub.with_classes(Arc::clone(&node.topic_classes));
         let worker = Rc::new(Self {
             node: Arc::clone(node),
             hub: RefCell::new(hub),
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
             write_buffer: RefCell::new(vec![0; WRITE_BUFFER_BYTES].into_boxed_slice()),
+            frame_limits: Cell::new(settings.frames),
+            settings: RefCell::new(watched),
             id,
             inbox,
             sockets: RefCell::default(),
@@ -226,8 +236,8 @@ impl Worker {
     /// `ahead_bytes` is what has been handed over since every outbox was last written. It stays below a quarter
     /// of what one outbox may hold, so that no client is cut for bytes that nobody has tried to write to it.
     fn deliver(&self, deliveries: &mut impl Iterator<Item = Delivery>, ahead_bytes: &mut usize) -> bool {
-        let ahead_bytes_max = self.node.hub_limits.outbox_bytes / 4;
         let mut hub = self.hub.borrow_mut();
+        let ahead_bytes_max = hub.limits().outbox_bytes / 4;
         let now = self.now();
         let mut offers = 0;
         while offers < OFFERS_PER_TURN && *ahead_bytes <= ahead_bytes_max {
@@ -257,9 +267,21 @@ impl Worker {
         false
     }
 
+    /// Keeps to the limits of a reload from here on.
+    fn follow_settings(&self, hub: &mut Hub) {
+        let mut watched = self.settings.borrow_mut();
+        // Fails only where the node is gone, and its workers with it.
+        if watched.has_changed().unwrap_or(false) {
+            let settings = Arc::clone(&watched.borrow_and_update());
+            hub.set_limits(settings.hub.clone());
+            self.frame_limits.set(settings.frames);
+        }
+    }
+
     fn tick(&self) {
         let now = self.now();
         let mut hub = self.hub.borrow_mut();
+        self.follow_settings(&mut hub);
         if let Phase::Draining(window) = self.node.phase()
             && !self.is_draining.replace(true)
         {

@@ -158,6 +158,17 @@ impl Hub {
         self
     }
 
+    /// The limits it keeps.
+    pub fn limits(&self) -> &HubLimits {
+        &self.limits
+    }
+
+    /// Keeps other limits from here on. What a session has already it keeps: topics beyond the new number stay,
+    /// and an outbox beyond the new size ends its session with the next frame that is owed to it.
+    pub fn set_limits(&mut self, limits: HubLimits) {
+        self.limits = limits;
+    }
+
     // What connections report.
 
     /// A client with a proved token has connected: it is owed a welcome.

@@ -85,7 +85,7 @@ pub(crate) async fn guard<B: MessageBody>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<B>, Error> {
-    node.admin_access.check(request.headers())?;
+    node.settings().admin_access.check(request.headers())?;
     next.call(request).await
 }
 

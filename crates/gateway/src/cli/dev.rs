@@ -6,11 +6,11 @@ use std::time::Duration;
 use causeway_gateway::app::{Gateway, StartError};
 use causeway_gateway::config::{Config, Given, KeyGiven, Overrides, Secret};
 use causeway_gateway::dev::DemoPage;
+use causeway_gateway::log;
 use jsonwebtoken::Algorithm;
 use rand::Rng as _;
 use rand::distr::Alphanumeric;
 
-use super::serve::log_to_stderr;
 use super::token::{Grant, sign};
 use super::{CliError, block_on, print};
 
@@ -30,11 +30,11 @@ pub(crate) fn run(overrides: &Overrides) -> Result<(), CliError> {
     let everything = ["**".to_owned()];
     let grant = Grant { subject: "dev", subscribe: &everything, publish: &everything, ttl: TOKEN_TTL };
     let token = sign(&given.auth, None, &grant)?;
-    log_to_stderr(&given.log)?;
+    log::begin(&given.log)?;
     let redis_url = given.redis.url.clone();
     let config = Config::try_from(&given)?;
     block_on(async {
-        let gateway = Gateway::start(config, Some(DemoPage::new(&token))).map_err(with_hint)?;
+        let gateway = Gateway::start(config, Some(DemoPage::new(&token)), None).map_err(with_hint)?;
         gateway.announce()?;
         explain(gateway.public_addr, &token, redis_url)?;
         Ok(gateway.run().await?)

@@ -1,0 +1,225 @@
+"""Reloading the configuration of a node that runs: what changes at once, what does not, and that no socket is lost."""
+
+import asyncio
+import json
+import signal
+
+import pytest
+from support import tokens
+from support.cluster import ask
+from support.demo import DevNode
+from support.node import ORIGIN, Node, laid_over, toml
+from support.process import PATIENCE, eventually, own_address, until
+from support.requests import bearer
+from support.subscribers import Subscriber, together
+from websockets.exceptions import InvalidStatus
+
+OTHER_SECRET = "89abcdef" * 8
+OTHER_KEY = {"kid": "next", "algorithm": "HS256", "secret": OTHER_SECRET}
+OTHER_ORIGIN = "https://other.example.com"
+
+
+@pytest.fixture
+def node(tmp_path):
+    with Node("reloaded", tmp_path, None) as node:
+        yield node
+
+
+def configure(node, changes):
+    """Writes the file, with `changes` over what the node began with."""
+    (node.directory / "causeway.toml").write_text(toml(laid_over(node.settings, changes)))
+
+
+def reload(node):
+    """Over HTTP: the status and the answer."""
+    status, _, body = ask(node.admin, "POST", "/admin/reload")
+    return status, json.loads(body)
+
+
+def reload_by_signal(node, outcome="is reloaded"):
+    """Until the log says how it went; returns that line."""
+    before = node.log().count("the configuration is")
+    node.child.send_signal(signal.SIGHUP)
+    until(lambda: node.log().count("the configuration is") > before, "the node has reloaded")
+    (*_, line) = [line for line in node.log().splitlines() if "the configuration is" in line]
+    assert f"the configuration {outcome}" in line, line
+    return line
+
+
+def verdict(node, token=None, origin=None, source=None):
+    headers = bearer(token) | ({"Origin": origin} if origin else {})
+    return ask(node.public, "GET", "/v1/connect", headers, source=source)[0]
+
+
+def keys(changes):
+    return {change["key"] for change in changes}
+
+
+def test_keys_change_and_whoever_is_in_stays_in(node):
+    async def story():
+        old, new = tokens.token(), tokens.token(secret=OTHER_SECRET)
+        async with Subscriber(node.connect_url(), ["orders.1"], old) as subscriber:
+            assert verdict(node, new) == 401
+            configure(node, {"auth": {"keys": [tokens.KEY | {"secret": OTHER_SECRET}]}})
+            line = await asyncio.to_thread(reload_by_signal, node)
+            assert "auth.keys (main, with other content)" in line and OTHER_SECRET not in node.log()
+            assert (verdict(node, new), verdict(node, old)) == (204, 401)
+            # What its token has proved holds until that expires.
+            assert (await subscriber.command("subscribe", topics=["orders.2"]))["topics"] == ["orders.2"]
+            refreshed = await subscriber.command("authenticate", token=new)
+            assert refreshed["op"] == "authenticated" and subscriber.open
+            configure(node, {"auth": {"keys": [tokens.KEY, OTHER_KEY]}})
+            assert "auth.keys (main → main, next)" in await asyncio.to_thread(reload_by_signal, node)
+            assert (verdict(node, new), verdict(node, old)) == (401, 204), "each by the key that its kid names"
+
+    asyncio.run(story())
+
+
+def test_a_secret_is_read_again_from_its_file(node, tmp_path):
+    secret_file = tmp_path / "secret"
+    secret_file.write_text(tokens.SECRET)
+    configure(node, {"auth": {"keys": [{"kid": "main", "algorithm": "HS256", "secret_file": str(secret_file)}]}})
+    assert (reload(node)[0], verdict(node)) == (200, 204)
+    secret_file.write_text(OTHER_SECRET)
+    _, told = reload(node)
+    assert told == {"changed": [{"key": "auth.keys", "from": "main", "to": "main"}], "needs_restart": []}
+    assert verdict(node) == 401
+
+
+def test_origins_change(node):
+    assert (verdict(node, origin=ORIGIN), verdict(node, origin=OTHER_ORIGIN)) == (204, 403)
+    configure(node, {"allowed_origins": [OTHER_ORIGIN]})
+    _, told = reload(node)
+    assert told["changed"] == [{"key": "allowed_origins", "from": f'["{ORIGIN}"]', "to": f'["{OTHER_ORIGIN}"]'}]
+    assert (verdict(node, origin=ORIGIN), verdict(node, origin=OTHER_ORIGIN)) == (403, 204)
+
+
+def test_limits_change_for_those_who_are_in_and_those_who_come(node):
+    async def story():
+        source = own_address()
+        async with (
+            Subscriber(node.connect_url(), ["a", "b"], source=source) as first,
+            Subscriber(node.connect_url(), source=source) as second,
+        ):
+            assert verdict(node, source=source) == 204
+            configure(node, {"limits": {"connections_per_ip": 2, "topics_per_connection": 2}})
+            _, told = await asyncio.to_thread(reload, node)
+            assert keys(told["changed"]) == {"limits.connections_per_ip", "limits.topics_per_connection"}
+            assert verdict(node, source=source) == 429, "the two who are in are counted"
+            assert verdict(node, source=own_address()) == 204
+
+            async def refusals():
+                reply = await first.command("subscribe", topics=["c"])
+                await first.command("unsubscribe", topics=["c"])
+                return [refused["code"] for refused in reply.get("refused", [])]
+
+            # A worker follows with its next tick.
+            async with asyncio.timeout(PATIENCE):
+                while await refusals() != ["limit_exceeded"]:
+                    await asyncio.sleep(0.05)
+            assert first.open and second.open
+
+        async with Subscriber(node.connect_url(), source=source):
+            configure(node, {"limits": {"connections": 1}})
+            await asyncio.to_thread(reload, node)
+            assert verdict(node, source=own_address()) == 503
+
+    asyncio.run(story())
+
+
+def test_the_log_level_changes(node):
+    def refused():
+        """Refused upgrades are told at `debug`."""
+        return node.log().count("refused an upgrade")
+
+    async def knock():
+        with pytest.raises(InvalidStatus):
+            await Subscriber(node.connect_url(), token=tokens.token(ttl=-10)).__aenter__()
+
+    asyncio.run(knock())
+    assert refused() == 0
+    configure(node, {"log": {"level": "debug"}})
+    assert "log.level" in reload_by_signal(node)
+    asyncio.run(knock())
+    until(lambda: refused() == 1, "the refusal is logged")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"limits": {"connections": 0}}, "limits.connections"),
+        ({"auth": {"keys": []}}, "auth.keys"),
+        ({"auth": {"keys": [{"kid": "main", "algorithm": "HS256", "secret_file": "/nowhere"}]}}, "secret_file"),
+        ({"log": {"level": "loud=very"}}, "log.level"),
+        ({"heartbeat": {"ping_interval": "0s"}}, "heartbeat.ping_interval"),
+        ({"limits": {"conections": 5}}, "limits.conections"),
+    ],
+)
+def test_a_mistake_anywhere_changes_nothing(node, changes, named):
+    # Good changes stand beside the mistake.
+    configure(node, laid_over({"allowed_origins": [OTHER_ORIGIN]}, changes))
+    status, refusal = reload(node)
+    assert (status, refusal["code"]) == (422, "bad_configuration")
+    assert named in refusal["message"] and "nothing has changed" in refusal["message"]
+    assert named in reload_by_signal(node, outcome="is not reloaded")
+    assert (verdict(node, origin=ORIGIN), verdict(node, origin=OTHER_ORIGIN)) == (204, 403)
+    configure(node, {})
+    assert reload(node) == (200, {"changed": [], "needs_restart": []})
+
+
+def test_a_file_that_is_gone_changes_nothing(node):
+    (node.directory / "causeway.toml").unlink()
+    assert "causeway.toml" in reload_by_signal(node, outcome="is not reloaded")
+    assert verdict(node) == 204
+
+
+def test_what_needs_a_restart_is_said_each_time_and_the_rest_changes(node):
+    restart = {
+        "workers": 1, "heartbeat": {"ping_interval": "30s"}, "drain": {"window": "3s"}, "log": {"format": "json"},
+        "limits": {"message_bytes": "32KiB"},
+    }
+    configure(node, laid_over({"allowed_origins": [OTHER_ORIGIN]}, restart))
+    status, told = reload(node)
+    assert status == 200 and keys(told["changed"]) == {"allowed_origins"}
+    held_back = {"workers", "heartbeat.ping_interval", "drain.window", "log.format", "limits.message_bytes"}
+    assert keys(told["needs_restart"]) == held_back
+    status, told = reload(node)
+    assert status == 200 and not told["changed"] and keys(told["needs_restart"]) == held_back
+    assert "needs a restart: drain.window (1s → 3s)" in reload_by_signal(node).replace('"', "")
+
+
+def test_the_admin_token_itself_can_be_changed(node):
+    configure(node, {"admin": {"token": "f" * 32}})
+    status, told = reload(node)
+    assert status == 200 and told["changed"] == [{"key": "admin.token", "from": "not set", "to": '"***"'}]
+    assert reload(node)[0] == 401
+    assert ask(node.admin, "POST", "/admin/reload", bearer("f" * 32))[0] == 200
+
+
+def test_reloading_under_load_loses_no_message_and_no_socket(node):
+    rounds, size = 30, 40
+
+    async def story():
+        subscribers = [Subscriber(node.connect_url(), ["news"]) for _ in range(size)]
+        publisher = Subscriber(node.connect_url(), token=tokens.token(publish=["news"]))
+        async with together(subscribers), publisher:
+            for number in range(rounds):
+                configure(node, {
+                    "auth": {"keys": [tokens.KEY, OTHER_KEY][: 1 + number % 2]},
+                    "limits": {"connections": 1000 + number, "upgrades_per_ip_per_second": 5000 + number},
+                })
+                reloading = asyncio.create_task(asyncio.to_thread(reload, node))
+                for _ in range(3):
+                    assert (await publisher.command("publish", topic="news", data=number))["op"] == "published"
+                status, told = await reloading
+                assert status == 200 and "limits.connections" in keys(told["changed"])
+            expected = [number for number in range(rounds) for _ in range(3)]
+            await eventually(lambda: all(len(one.heard("news")) >= len(expected) for one in subscribers), "all is heard")
+            assert all(one.heard("news") == expected and one.open for one in subscribers)
+
+    asyncio.run(story())
+
+
+def test_a_node_without_a_file_has_nothing_to_reload(tmp_path):
+    with DevNode(tmp_path) as node:
+        assert reload(node)[0] == 404
