@@ -1,5 +1,6 @@
 """A client that writes whatever bytes a story wants, and reads the answers as strictly as RFC 6455 has them."""
 
+import contextlib
 import socket
 
 from . import tokens
@@ -99,11 +100,16 @@ class RawClient:
                 return sent
         return times
 
-    def rest(self, may_reset=False):
+    def leave(self):
+        """Says that nothing more will be sent."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+
+    def rest(self, may_reset=False, until=lambda heard: False):
         """Everything until the other side ends: in good order, unless it may reset the connection behind what it said."""
         heard = b""
         try:
-            while piece := self.socket.recv(65536):
+            while not until(heard) and (piece := self.socket.recv(65536)):
                 heard += piece
         except ConnectionResetError:
             assert may_reset, f"reset after {heard}"
