@@ -18,6 +18,8 @@ pub use embedded::EmbeddedBroker;
 pub use inbox::Inbox;
 pub use pulse::Pulse;
 pub use redis_broker::{Asked, RedisBroker, RedisCheckup, RedisCheckupError, RedisConfig, RedisConfigError};
+#[doc(hidden)]
+pub use redis_broker::deliveries_of;
 
 mod embedded;
 mod inbox;

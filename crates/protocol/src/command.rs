@@ -10,6 +10,9 @@ use crate::{ErrorCode, Topic};
 /// The longest text a client may choose as a command's `id`, in bytes.
 pub const COMMAND_ID_BYTES_MAX: usize = 64;
 
+/// The longest advice in an error reply, in bytes. The JSON library repeats what it found, at any length.
+const ADVICE_BYTES_MAX: usize = 256;
+
 /// The client's own mark on a command, given back with its reply: an integer or a short text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -217,7 +220,9 @@ fn unknown_op(op: &str) -> String {
 }
 
 fn malformed(id: Option<CommandId>, cause: &impl ToString) -> CommandError {
-    CommandError { id, code: ErrorCode::Malformed, message: cause.to_string() }
+    let mut message = cause.to_string();
+    message.truncate(message.floor_char_boundary(ADVICE_BYTES_MAX));
+    CommandError { id, code: ErrorCode::Malformed, message }
 }
 
 /// The `id` of a text that is no command otherwise.
@@ -307,5 +312,12 @@ mod tests {
         assert_eq!(fault(&long), (None, ErrorCode::Malformed));
         let deep = format!(r#"{{"id":7,"op":"subscribe","topics":{}"#, "[".repeat(60_000));
         assert_eq!(fault(&deep).1, ErrorCode::Malformed);
+    }
+
+    #[test]
+    fn a_long_mistake_is_not_sent_back_whole() {
+        let text = format!(r#"{{"id":7,"op":"ping","{}":1}}"#, "é".repeat(30_000));
+        let error = Command::parse(&text).unwrap_err();
+        assert!((100..=ADVICE_BYTES_MAX).contains(&error.message.len()), "{} bytes", error.message.len());
     }
 }

@@ -26,6 +26,7 @@ use tokio::time;
 use tracing::{debug, info, warn};
 
 use super::{RedisConfig, RedisConfigError, Shared};
+use crate::{Delivery, Inbox, Ticket};
 
 /// Names in one SUBSCRIBE or UNSUBSCRIBE: enough to make round trips rare, few enough not to keep Redis from
 /// its other clients.
@@ -342,6 +343,30 @@ impl Reader {
     fn name<'a>(&self, channel: &'a [u8]) -> Option<&'a str> {
         str::from_utf8(channel.strip_prefix(self.topic_prefix.as_bytes())?).ok()
     }
+}
+
+/// What a worker that wants `topics` is told when Redis sends `bytes`: for the fuzz targets, which know no Redis.
+#[doc(hidden)]
+pub fn deliveries_of(topic_prefix: &str, topics: &[Topic], bytes: &[u8]) -> Vec<Delivery> {
+    let shared = Arc::new(Shared::new(usize::MAX));
+    let inbox = Arc::new(Inbox::new(usize::MAX));
+    let mut exchange = shared.lock();
+    let worker = exchange.workers.attach(Arc::clone(&inbox));
+    for topic in topics {
+        exchange.table.want(worker, topic.clone(), Ticket(0));
+    }
+    exchange.table.next_subscribes(topics.len());
+    drop(exchange);
+
+    let reader = Reader { topic_prefix: topic_prefix.to_owned(), closed: Arc::default(), shared };
+    let (mut parser, mut bytes) = (redis::Parser::new(), bytes);
+    while let Ok(value) = parser.parse_value(&mut bytes) {
+        if let Value::Push { kind, data } = value {
+            // It never fails.
+            let _ = reader.read(PushInfo { kind, data });
+        }
+    }
+    inbox.take()
 }
 
 /// How long to wait before the next attempt: anything up to a bound that doubles from attempt to attempt, so

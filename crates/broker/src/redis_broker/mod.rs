@@ -25,6 +25,8 @@ use tokio::sync::oneshot;
 use self::changes::{Change, Changes};
 pub use self::checkup::{Asked, RedisCheckup, RedisCheckupError};
 use self::link::Supervisor;
+#[doc(hidden)]
+pub use self::link::deliveries_of;
 use self::publisher::{Publisher, Publishes};
 use crate::interest::InterestTable;
 use crate::totals::Totals;
