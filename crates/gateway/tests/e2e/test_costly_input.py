@@ -9,7 +9,7 @@ import time
 
 import pytest
 from support import tokens
-from support.footprint import descriptors, resident_bytes
+from support.footprint import descriptors, processor_seconds, resident_bytes
 from support.process import eventually, until
 from support.raw_client import CLOSE, FIN, PING, PONG, TEXT, RawClient, close, frame, frames_in, header, text
 from support.subscribers import Subscriber, together
@@ -73,6 +73,15 @@ FLOODS = {
     "pings between fragments": (4429, frame(TEXT) + frame(FIN | PING) * 1000),
     "empty fragments": (1008, frame(TEXT) + frame(0) * 2000),
 }
+
+
+def test_t6_what_comes_behind_an_error_is_not_even_looked_at(node):
+    """32 million frames without a mask, each of them an error of its own if anybody read it."""
+    before = processor_seconds(node)
+    with RawClient(node.public).upgrade() as client:
+        client.send_as_long_as_it_is_taken(frame(FIN | TEXT, masked=False) * (MIB // 2), 64)
+        assert close_code(client.rest(may_reset=True)) == 1002
+    assert processor_seconds(node) - before < 1
 
 
 @pytest.mark.parametrize("kind", FLOODS)

@@ -460,9 +460,17 @@ mod tests {
         let announced = |len: u64| [&[0x82, 0xff][..], &len.to_be_bytes(), &KEY].concat();
         let close = |payload: &[u8]| frame(0x88, payload);
         let many = [vec![frame(0x01, b"")], vec![frame(0x00, b""); 8]].concat().concat();
-        for (bytes, code) in [
+        let reserved_bits = [0xc1, 0xa1, 0x91].map(|first| (frame(first, b""), 1002));
+        let reserved_opcodes = [0x3, 0x4, 0x5, 0x6, 0x7, 0xb, 0xc, 0xd, 0xe, 0xf]
+            .map(|opcode| (frame(0x80 | opcode, b""), 1002));
+        // RFC 6455 §7.4.1 and §7.4.2: they stand for what no frame says, or nobody has defined them.
+        let unsendable = [0_u16, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2999, 5000, 65535]
+            .map(|code| (close(&code.to_be_bytes()), 1002));
+        // A byte that never occurs, a continuation of nothing, an overlong form, a surrogate, beyond the last.
+        let not_text = [&b"\xff"[..], b"\x80", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"]
+            .map(|bytes| (frame(0x81, bytes), 1007));
+        let others = [
             (unmasked, 1002),
-            (frame(0xc1, b"reserved bit"), 1002),
             (frame(0x80, b"continues nothing"), 1002),
             ([frame(0x01, b"a"), frame(0x81, b"b")].concat(), 1002),
             (frame(0x09, b"fragmented ping"), 1002),
@@ -470,15 +478,16 @@ mod tests {
             (announced(1 << 63), 1002),
             (announced(5), 1002),
             (close(&[3]), 1002),
-            (close(&1005_u16.to_be_bytes()), 1002),
             (close(b"\x03\xe8\xff"), 1007),
-            (frame(0x81, b"\xff"), 1007),
             (frame(0x81, b"half of \xc3"), 1007),
             (announced(1 << 62), 1009),
             (frame(0x81, &[b'a'; 1001]), 1009),
             ([frame(0x01, &[b'a'; 600]), frame(0x80, &[b'a'; 401])].concat(), 1009),
             (many, 1008),
-        ] {
+        ];
+        let all =
+            reserved_bits.into_iter().chain(reserved_opcodes).chain(unsendable).chain(not_text).chain(others);
+        for (bytes, code) in all {
             for piece in [1, 3, bytes.len()] {
                 let (_, violation) = read(&bytes, piece);
                 let found = violation.map(|violation| violation.close_code().code());
