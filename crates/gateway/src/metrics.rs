@@ -64,6 +64,8 @@ pub(crate) struct WorkerReport {
 pub struct NodeReport {
     /// Whether it wants new clients.
     pub is_ready: bool,
+    /// How many connections it may have.
+    pub connections_max: usize,
     /// What may wait on the node, in bytes.
     pub budget_bytes: usize,
     /// What does.
@@ -115,6 +117,7 @@ struct ClassMetrics {
 #[derive(Debug)]
 struct NodeMetrics {
     ready: IntGauge,
+    connections_max: IntGauge,
     budget_bytes: IntGauge,
     budget_used_bytes: IntGauge,
     drain_connections_remaining: IntGauge,
@@ -419,6 +422,10 @@ impl NodeMetrics {
     fn new(series: &Series<'_>) -> Self {
         Self {
             ready: series.gauge("causeway_ready", "Whether the node wants new clients: what /readyz says."),
+            connections_max: series.gauge(
+                "causeway_connections_max",
+                "How many connections the node may have: limits.connections.",
+            ),
             budget_bytes: series.gauge(
                 "causeway_memory_budget_bytes",
                 "What may wait on the node for clients: limits.outbox_bytes_total.",
@@ -434,6 +441,7 @@ impl NodeMetrics {
 
     fn copy(&self, node: &NodeReport) {
         self.ready.set(node.is_ready.into());
+        self.connections_max.set(count(node.connections_max));
         self.budget_bytes.set(count(node.budget_bytes));
         self.budget_used_bytes.set(count(node.budget_used_bytes));
         self.drain_connections_remaining.set(count(node.draining));

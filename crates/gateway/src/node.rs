@@ -192,6 +192,7 @@ impl Node {
         let is_draining = self.phase() != Phase::Serving;
         NodeReport {
             is_ready: self.unready_cause().is_none(),
+            connections_max: self.admission.limits().connections,
             budget_bytes: self.budget.bytes(),
             budget_used_bytes: self.budget.used(),
             draining: if is_draining { self.admission.connections() } else { 0 },

@@ -378,7 +378,7 @@ mod tests {
             ("proxy_read_timeout 120s", "proxy_read_timeout 50s", "nginx_timeouts", Warning),
             ("proxy_send_timeout 120s", "proxy_send_timeout soon", "nginx_timeouts", Warning),
             ("Upgrade         $upgrade_to_node", "Upgrade $http_upgrade", "nginx_upgrade", Warning),
-            ("\"~*^websocket$\" websocket", "\"~*\" $http_upgrade", "nginx_upgrade", Warning),
+            ("\\|websocket$\" websocket", "\\|\" $http_upgrade", "nginx_upgrade", Warning),
             ("proxy_set_header Upgrade         $upgrade_to_node;", "", "nginx_upgrade", Error),
             ("proxy_set_header Connection      $connection_to_node;", "", "nginx_upgrade", Error),
             ("proxy_http_version    1.1;", "", "nginx_upgrade", Error),

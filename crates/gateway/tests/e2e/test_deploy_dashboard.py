@@ -59,7 +59,7 @@ def test_a_panel_asks_the_chosen_source_in_a_unit_that_there_is(panel):
 @titled(PANELS)
 def test_a_panel_shows_the_chosen_nodes(panel):
     for target in panel["targets"]:
-        everywhere = "ALERTS" in target["expr"] or target["expr"] == "causeway:limits_connections"
+        everywhere = "ALERTS" in target["expr"]
         assert everywhere or 'instance=~"$instance"' in target["expr"]
 
 

@@ -57,8 +57,8 @@ def test_mutated_connections_leave_no_trace(cluster):
 
 
 async def trace(node):
-    """What is left once only the neighbour is: its one connection, its one topic, and the lingering ones gone."""
+    """What is left once only the neighbour is: its one connection, its one topic and the node's own, and the lingering ones gone."""
     await eventually(lambda: node.gauge("causeway_connections") == 1, "only the neighbour is connected")
-    await eventually(lambda: node.gauge("causeway_redis_topics") == 1, "only its topic is subscribed to")
+    await eventually(lambda: node.gauge("causeway_redis_topics") == 2, "only its topic and the canary's are subscribed to")
     assert node.gauge("causeway_topics") == 1 and node.gauge("causeway_subscriptions") == 1
     return {"descriptors": descriptors(node), "resident": resident_bytes(node)}
