@@ -17,7 +17,9 @@ pub(crate) fn check(input: &[u8]) {
             check_command(text, &id, &command);
         }
         Err(error) => {
-            error.id.as_ref().inspect(|id| check_id(id));
+            if let Some(id) = &error.id {
+                check_id(id);
+            }
             assert!(matches!(error.code, ErrorCode::Malformed | ErrorCode::UnknownOp | ErrorCode::BadTopic));
             assert!((1..=ADVICE_BYTES_MAX).contains(&error.message.len()), "{} bytes", error.message.len());
             let reply = Reply::Error {

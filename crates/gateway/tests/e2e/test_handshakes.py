@@ -222,7 +222,7 @@ def test_t7_slow_heads_are_given_up_and_slow_nobody_down(cluster):
             assert ask(node.public, "GET", "/v1/connect", HANDSHAKE | bearer())[0] == 101
             handshakes.append(time.monotonic() - asked)
         answers = []
-        while waiting.get_map() and time.monotonic() < opened + 8:
+        while waiting.get_map() and time.monotonic() < opened + 10:
             for ready, _ in waiting.select(timeout=0.1):
                 answers.append(ready.fileobj.recv(100)[:12])
                 waiting.unregister(ready.fileobj)
