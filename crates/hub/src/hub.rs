@@ -4,7 +4,6 @@
 //! in rate, its silence and its slowness in time. What goes beyond a bound ends that session and no other.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use slab::Slab;
 
 use crate::counters::{ClassCounts, HubCounters, HubGauges};
 use crate::deadlines::Deadlines;
+use crate::listed::Listed;
 use crate::outbox::{FrameBytes, Outbox, SharedFrame};
 use crate::pending::Pendings;
 use crate::session::{Phase, Session};
@@ -111,8 +111,7 @@ pub struct Hub {
     topics: Topics,
     pendings: Pendings,
     deadlines: Deadlines,
-    /// Sessions that have something to write, or have ended. Entries of sessions gone are passed over.
-    listed: VecDeque<SessionKey>,
+    listed: Listed,
     interest: Vec<InterestChange>,
     is_draining: bool,
     classes: Arc<[Pattern]>,
@@ -137,7 +136,7 @@ impl Hub {
             topics: Topics::default(),
             pendings: Pendings::default(),
             deadlines: Deadlines::new(),
-            listed: VecDeque::new(),
+            listed: Listed::default(),
             interest: Vec::new(),
             is_draining: false,
             classes: Arc::default(),
@@ -178,7 +177,8 @@ impl Hub {
         let key = SessionKey::new(entry.key(), self.serials);
         // The first ping comes early by up to half an interval: connections that came together are spread.
         let early = self.jitter.up_to(self.limits.ping_interval / 2);
-        entry.insert(Session::new(key, policy, token_expires, now + (self.limits.ping_interval - early)));
+        let next_ping = time::next_ping(now, self.limits.ping_interval - early);
+        entry.insert(Session::new(key, policy, token_expires, next_ping));
         let welcome = Push::Welcome {
             session: &self.session_name(key),
             node: &self.node,
@@ -294,7 +294,7 @@ impl Hub {
 
     /// The next session that has something to write or whose [`Fate`] has changed.
     pub fn next_listed(&mut self) -> Option<SessionKey> {
-        while let Some(key) = self.listed.pop_front() {
+        while let Some(key) = self.listed.pop() {
             if let Some(session) = self.session_mut(key)
                 && mem::take(&mut session.is_listed)
             {

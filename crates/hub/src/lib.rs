@@ -14,6 +14,7 @@ mod counters;
 mod deadlines;
 mod hub;
 mod limits;
+mod listed;
 mod moment;
 mod outbox;
 mod pending;

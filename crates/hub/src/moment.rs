@@ -27,6 +27,11 @@ impl Moment {
         Self(self.0.saturating_sub(micros(ago)))
     }
 
+    /// The last whole second up to this moment.
+    pub(crate) fn whole_second(self) -> Self {
+        Self(self.0 - self.0 % 1_000_000)
+    }
+
     pub(crate) fn as_micros(self) -> u64 {
         self.0
     }

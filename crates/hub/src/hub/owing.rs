@@ -1,6 +1,5 @@
 //! What is owed: frames on their way into outboxes, and the last frame of a session.
 
-use std::collections::VecDeque;
 use std::mem;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use bytes::Bytes;
 use causeway_protocol::{CloseCode, CommandId, ErrorCode, GapReason, Push, Reply};
 
 use super::{Hub, millis};
+use crate::listed::Listed;
 use crate::outbox::SharedFrame;
 use crate::session::{Phase, Session};
 use crate::topics::TopicKey;
@@ -31,7 +31,7 @@ impl Hub {
             return;
         };
         let frame = SharedFrame::new(frame.clone(), &self.frame_bytes);
-        match offer(session, &mut self.listed, &frame, self.limits.outbox_bytes) {
+        match offer(session, &mut self.listed, 1, &frame, self.limits.outbox_bytes) {
             Offered::Queued => self.frames_waiting += 1,
             Offered::Closing => {}
             Offered::NoRoom => self.cut(key, CloseCode::SlowConsumer, now),
@@ -44,7 +44,8 @@ impl Hub {
         let count = subscribers.len();
         let mut slow = Vec::new();
         for &key in subscribers {
-            match offer(&mut self.sessions[key.index()], &mut self.listed, frame, self.limits.outbox_bytes) {
+            let session = &mut self.sessions[key.index()];
+            match offer(session, &mut self.listed, count, frame, self.limits.outbox_bytes) {
                 Offered::Queued => self.frames_waiting += 1,
                 Offered::Closing => {}
                 Offered::NoRoom => slow.push(key),
@@ -102,7 +103,7 @@ impl Hub {
 
     pub(super) fn list(&mut self, key: SessionKey) {
         if let Some(session) = self.sessions.get_mut(key.index()).filter(|session| session.key == key) {
-            list(session, &mut self.listed);
+            list(session, &mut self.listed, 1);
         }
     }
 }
@@ -117,10 +118,11 @@ enum Offered {
     NoRoom,
 }
 
-/// Puts a frame into a session's outbox and lists the session.
+/// Puts a frame into a session's outbox and lists the session. `together` are offered the same frame.
 fn offer(
     session: &mut Session,
-    listed: &mut VecDeque<SessionKey>,
+    listed: &mut Listed,
+    together: usize,
     frame: &SharedFrame,
     bytes_max: usize,
 ) -> Offered {
@@ -130,12 +132,12 @@ fn offer(
     if session.outbox.push(frame.clone(), bytes_max).is_err() {
         return Offered::NoRoom;
     }
-    list(session, listed);
+    list(session, listed, together);
     Offered::Queued
 }
 
-fn list(session: &mut Session, listed: &mut VecDeque<SessionKey>) {
+fn list(session: &mut Session, listed: &mut Listed, together: usize) {
     if !mem::replace(&mut session.is_listed, true) {
-        listed.push_back(session.key);
+        listed.push(session.key, together);
     }
 }

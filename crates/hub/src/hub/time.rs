@@ -1,9 +1,17 @@
 //! What time brings to each session: pings, pongs overdue, tokens that expire, sockets that stall, the drain.
 
+use std::time::Duration;
+
 use causeway_protocol::{CloseCode, Push, frame};
 
 use super::{Hub, millis};
 use crate::{Moment, SessionKey};
+
+/// When to ping a session again that is pinged now. Pings leave on whole seconds, those of one second together: what
+/// the first of them brings into the CPU's caches serves all others.
+pub(super) fn next_ping(now: Moment, interval: Duration) -> Moment {
+    (now + interval).whole_second()
+}
 
 impl Hub {
     /// Does whatever is due for one session.
@@ -29,7 +37,7 @@ impl Hub {
             session.is_warned |= is_expiring;
             let is_ping_due = now >= session.next_ping;
             if is_ping_due {
-                session.next_ping = now + ping_interval;
+                session.next_ping = next_ping(now, ping_interval);
                 session.pong_due = session.pong_due.min(now + pong_timeout);
             }
             if is_expiring {

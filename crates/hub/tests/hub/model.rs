@@ -11,6 +11,8 @@ use causeway_protocol::{CloseCode, CommandId, Publication, Topic};
 
 use crate::support::{Refused, Said, Words, close, error, gap};
 
+/// Pings of one second leave together, at its beginning.
+const UP_TO_A_SECOND: Duration = Duration::from_secs(1);
 /// How late a tick may bring what is due (`deadlines.rs`: one slot of 2^18 µs).
 pub(crate) const LATE: Duration = Duration::from_micros(1 << 18);
 
@@ -129,7 +131,7 @@ impl Model {
             token_expires,
             token_since: self.now,
             is_warned: false,
-            ping: (self.now + interval / 2, self.now + interval),
+            ping: (self.now + interval / 2 - UP_TO_A_SECOND, self.now + interval),
             pong_due: None,
             stalled: None,
             drained: None,
@@ -482,7 +484,7 @@ impl Model {
         match said {
             Said::PingFrame => {
                 assert!(now >= session.ping.0, "a ping comes too early");
-                session.ping = (now + limits.ping_interval, now + limits.ping_interval);
+                session.ping = (now + limits.ping_interval - UP_TO_A_SECOND, now + limits.ping_interval);
                 session.pong_due.get_or_insert(now + limits.pong_timeout);
             }
             Said::TokenExpiring { in_ms } => {

@@ -651,6 +651,26 @@ fn whoever_comes_late_with_the_key_of_a_session_gone_harms_nobody() {
     );
 }
 
+// Fairness.
+
+#[test]
+fn a_message_to_one_reader_does_not_wait_behind_a_crowd_nor_the_crowd_behind_single_readers() {
+    let mut stage = stage();
+    let crowd: Vec<Client> = (0..1000).map(|n| stage.subscriber(&format!("fan-{n}"), &["hot"])).collect();
+    let readers: Vec<Client> =
+        (0..10).map(|n| stage.subscriber("reader", &[&format!("quiet.{n}")])).collect();
+    while stage.hub.next_listed().is_some() {}
+    stage.publish("hot", 1);
+    for n in 0..readers.len() {
+        stage.publish(&format!("quiet.{n}"), 1);
+    }
+    let listed: Vec<_> = std::iter::from_fn(|| stage.hub.next_listed()).collect();
+    assert_eq!(listed.len(), crowd.len() + readers.len());
+    let first: Vec<_> = listed[..2 * readers.len()].to_vec();
+    assert!(readers.iter().all(|&reader| first.contains(&stage.key(reader))), "in turns with the crowd");
+    assert!(first.contains(&stage.key(crowd[9])), "which goes on too");
+}
+
 // Counting.
 
 #[test]
