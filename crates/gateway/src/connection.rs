@@ -131,3 +131,19 @@ impl Drop for Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_larger_than_the_documents_say() {
+        let document = include_str!("../../../docs/performance.md");
+        for (what, bytes) in
+            [("the connection's task", size_of::<Connection>()), ("the socket", size_of::<Socket>())]
+        {
+            let row = format!("| {what} | {bytes} B |");
+            assert!(document.contains(&row), "docs/performance.md should say: {row}");
+        }
+    }
+}

@@ -125,3 +125,23 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topics::TopicEntry;
+
+    #[test]
+    fn nothing_is_larger_than_the_documents_say() {
+        let document = include_str!("../../../docs/performance.md");
+        for (what, bytes) in [
+            ("the hub's session", size_of::<Session>()),
+            ("a subscription, in the session", size_of::<Subscription>()),
+            ("a subscription, in the topic", size_of::<SessionKey>()),
+            ("a topic, in the hub's table", size_of::<TopicEntry>()),
+        ] {
+            let row = format!("| {what} | {bytes} B |");
+            assert!(document.contains(&row), "docs/performance.md should say: {row}");
+        }
+    }
+}
