@@ -2,6 +2,7 @@
 //! played against a naive model. Time is pretended and sockets are lists of bytes.
 #![cfg(test)]
 
+mod allocations;
 mod model;
 mod simulation;
 mod stories;
