@@ -17,9 +17,9 @@ use futures_util::future::BoxFuture;
 pub use embedded::EmbeddedBroker;
 pub use inbox::Inbox;
 pub use pulse::Pulse;
-pub use redis_broker::{Asked, RedisBroker, RedisCheckup, RedisCheckupError, RedisConfig, RedisConfigError};
 #[doc(hidden)]
 pub use redis_broker::deliveries_of;
+pub use redis_broker::{Asked, RedisBroker, RedisCheckup, RedisCheckupError, RedisConfig, RedisConfigError};
 
 mod embedded;
 mod inbox;

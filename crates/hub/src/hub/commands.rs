@@ -191,6 +191,10 @@ impl Hub {
         let pending = self.pendings.remove(key)?;
         if let Some(session) = self.session_mut(pending.session) {
             session.pending.retain(|&other| other != key);
+            if session.pending.is_empty() {
+                // Few sessions wait a second time, and a list keeps its room.
+                session.pending = Vec::new();
+            }
         }
         Some(pending)
     }
