@@ -37,6 +37,8 @@ mod sources;
 const INBOX_ITEM_BYTES: usize = 1024;
 /// The most topic classes: each is a few series, and every new topic is compared with each.
 const TOPIC_CLASSES_MAX: usize = 50;
+/// The most that clocks may be apart: a token is good for so much longer than its issuer meant.
+const LEEWAY_MAX: Duration = Duration::from_secs(300);
 /// The shortest secret of an HMAC key, in bytes (RFC 7518 §3.2), and the shortest token of the admin listener.
 const SECRET_BYTES_MIN: usize = 32;
 
@@ -228,7 +230,7 @@ impl AuthGiven {
             rules: TokenRules {
                 issuer: self.issuer.clone(),
                 audience: self.audience.clone(),
-                leeway: self.leeway,
+                leeway: leeway(self.leeway)?,
             },
             cookie: self.cookie.clone(),
             query_token: self.query_token,
@@ -375,6 +377,11 @@ fn at_most_a_day(key: &str, given: Duration) -> Result<Duration, ConfigError> {
     (given.as_secs() <= 86_400).then_some(given).ok_or_else(|| bad(key, format!("{given:?}"), "0s to 1day"))
 }
 
+fn leeway(given: Duration) -> Result<Duration, ConfigError> {
+    let is_meant = given <= LEEWAY_MAX;
+    is_meant.then_some(given).ok_or_else(|| bad("auth.leeway", format!("{given:?}"), "0s to 5m"))
+}
+
 fn check_positive(key: &str, given: usize) -> Result<(), ConfigError> {
     (given > 0).then_some(()).ok_or_else(|| bad(key, given, "at least 1"))
 }
@@ -452,6 +459,7 @@ mod tests {
             ("[admin]\ntoken = 'short'", &["admin.token", "5 bytes", "32 bytes"]),
             ("[admin]\ntoken = 'a'\ntoken_file = 'b'", &["admin: both", "token_file"]),
             ("[admin]\ntoken_file = '/nowhere'", &["admin.token_file", "/nowhere"]),
+            ("[auth]\nleeway = '1h'", &["auth.leeway", "3600s", "5m"]),
             ("[heartbeat]\nping_interval = 25", &["heartbeat.ping_interval", "25"]),
             ("[heartbeat]\nping_interval = '0s'", &["heartbeat.ping_interval", "0ns", "1s"]),
         ] {

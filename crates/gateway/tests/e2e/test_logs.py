@@ -11,6 +11,8 @@ from support.raw_client import FIN, TEXT, RawClient, close, frame, text, upgrade
 from support.requests import HANDSHAKE, bearer
 
 CANARY = 'canary\r\n{"level":"ERROR"}\x1b[31m'
+# A subject has no control characters.
+SUBJECT = 'canary\\r\\n","level":"ERROR","\u202e[31m ERROR causeway: '
 # As far as a header can carry it.
 HEADER_CANARY = "canary{level}\t\x80\xff"
 
@@ -38,10 +40,11 @@ def test_t27_no_client_writes_into_the_log(talkative):
 
 def speak(node):
     """Through everything that a client has a say in."""
-    granted = tokens.token(sub=CANARY, subscribe=["**"], publish=["**"])
+    granted = tokens.token(sub=SUBJECT, subscribe=["**"], publish=["**"])
     for headers in (
         HANDSHAKE | bearer(granted),
         HANDSHAKE | bearer(granted) | {"User-Agent": HEADER_CANARY},
+        HANDSHAKE | bearer(tokens.token(sub=CANARY)),
         HANDSHAKE | {"Authorization": HEADER_CANARY},
         HANDSHAKE | bearer() | {"Origin": HEADER_CANARY},
         HANDSHAKE | bearer() | {"Sec-WebSocket-Protocol": HEADER_CANARY},
