@@ -1,11 +1,12 @@
 //! Tokens: none is accepted that we did not sign, and of those we signed none that breaks a rule.
 #![cfg_attr(fuzzing, no_main)]
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
-use causeway_gateway::token::{TOKEN_BYTES_MAX, TokenRules, Verified, Verifier, VerifyingKey};
+use causeway_gateway::token::{Issuer, TOKEN_BYTES_MAX, Verified, Verifier, VerifyingKey};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use serde_json::Value;
 
@@ -38,7 +39,8 @@ fn verifier() -> Verifier {
         algorithm: Algorithm::HS256,
         key: DecodingKey::from_secret(SECRET),
     };
-    Verifier::new(vec![key], &TokenRules::default())
+    let issuer = Issuer { keys: vec![Arc::new(key)], ..Issuer::default() };
+    Verifier::new(vec![issuer], Duration::from_secs(5))
 }
 
 fn signed(header: &[u8], claims: &[u8]) -> String {

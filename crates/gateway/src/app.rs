@@ -14,11 +14,13 @@ use actix_web::dev::AppConfig;
 use actix_web::{App, HttpServer};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use crate::config::{Config, DrainGiven};
 use crate::dev::DemoPage;
 use crate::node::{Node, Phase};
 use crate::reload::Reloader;
+use crate::token::KeySet;
 use crate::worker::Worker;
 use crate::{admin, canary, public, upgrade};
 
@@ -119,6 +121,7 @@ impl Gateway {
         let Self { node, public, admin, drain, reloads, .. } = self;
         let handles = [public.handle(), admin.handle()];
         let stop = actix_rt::spawn(stop_on_signal(Arc::clone(&node), drain, handles));
+        actix_rt::spawn(keep_keys_fresh(Arc::clone(&node)));
         actix_rt::spawn(sweep(Arc::clone(&node)));
         if let Some((reloader, hangups)) = reloads {
             actix_rt::spawn(reload_on_signal(Arc::clone(&node), reloader, hangups));
@@ -215,6 +218,32 @@ async fn reload_on_signal(node: Arc<Node>, reloader: Arc<Reloader>, mut hangups:
     while hangups.recv().await.is_some() {
         // How it went is in the log; there is nobody else to tell.
         let _ = reloader.reload(&node, "SIGHUP");
+    }
+}
+
+/// Keeps the published keys of those issuers fresh that the settings name, whatever they are by then.
+async fn keep_keys_fresh(node: Arc<Node>) {
+    let mut settings = node.watch_settings();
+    let mut running: Vec<(Arc<KeySet>, JoinHandle<()>)> = Vec::new();
+    loop {
+        let now = Arc::clone(&settings.borrow_and_update());
+        let sets: Vec<&Arc<KeySet>> = now.entrance.verifier.key_sets().collect();
+        running.retain(|(set, task)| {
+            let stays = sets.iter().any(|other| Arc::ptr_eq(other, set));
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for set in sets {
+            if !running.iter().any(|(other, _)| Arc::ptr_eq(other, set)) {
+                running.push((Arc::clone(set), actix_rt::spawn(Arc::clone(set).keep_fresh())));
+            }
+        }
+        drop(now);
+        if settings.changed().await.is_err() {
+            return;
+        }
     }
 }
 

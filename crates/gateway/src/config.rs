@@ -16,11 +16,11 @@ use causeway_hub::HubLimits;
 use causeway_protocol::Pattern;
 use causeway_protocol::frame::FrameLimits;
 use ipnet::IpNet;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 
+pub use auth::{Auth, IssuerTable};
 pub use given::{
-    AdminGiven, AuthGiven, DrainGiven, ENV_PREFIX, Given, HeartbeatGiven, KeyGiven, LimitsGiven, LogFormat,
-    LogGiven, MetricsGiven, Overrides, RedisGiven, Secret, TopicClassGiven,
+    AdminGiven, AuthGiven, DrainGiven, ENV_PREFIX, Given, HeartbeatGiven, IssuerGiven, KeyGiven, LimitsGiven,
+    LogFormat, LogGiven, MetricsGiven, Overrides, RedisGiven, Secret, TopicClassGiven,
 };
 
 pub use sources::{Origin, Reading, Sources};
@@ -28,8 +28,8 @@ pub use sources::{Origin, Reading, Sources};
 use crate::admission::AdmissionLimits;
 use crate::log;
 use crate::origin::AllowedOrigins;
-use crate::token::{TokenRules, VerifyingKey};
 
+mod auth;
 mod given;
 mod sources;
 
@@ -37,8 +37,6 @@ mod sources;
 const INBOX_ITEM_BYTES: usize = 1024;
 /// The most topic classes: each is a few series, and every new topic is compared with each.
 const TOPIC_CLASSES_MAX: usize = 50;
-/// The most that clocks may be apart: a token is good for so much longer than its issuer meant.
-const LEEWAY_MAX: Duration = Duration::from_secs(300);
 /// The shortest secret of an HMAC key, in bytes (RFC 7518 §3.2), and the shortest token of the admin listener.
 const SECRET_BYTES_MIN: usize = 32;
 
@@ -86,7 +84,7 @@ pub struct Config {
     pub admin_token: Option<Secret>,
     /// Where Redis is; without it the node stands alone.
     pub redis: Option<RedisConfig>,
-    /// The keys and what tokens must look like.
+    /// Whose tokens are accepted, and where they may be.
     pub auth: Auth,
     /// Who is let in.
     pub admission: AdmissionLimits,
@@ -102,27 +100,6 @@ pub struct Config {
     pub topic_classes: Vec<(String, Pattern)>,
     /// How the node stops.
     pub drain: DrainGiven,
-}
-
-/// Tokens, as meant.
-pub struct Auth {
-    /// The keys tokens may be signed with; at least one.
-    pub keys: Vec<VerifyingKey>,
-    /// What tokens must look like.
-    pub rules: TokenRules,
-    /// The cookie that may carry a token.
-    pub cookie: Option<String>,
-    /// Whether the query may carry one.
-    pub query_token: bool,
-}
-
-impl fmt::Debug for Auth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Auth")
-            .field("rules", &self.rules)
-            .field("keys", &self.keys.len())
-            .finish_non_exhaustive()
-    }
 }
 
 impl Config {
@@ -213,100 +190,6 @@ impl AdminGiven {
     }
 }
 
-impl AuthGiven {
-    fn meant(&self) -> Result<Auth, ConfigError> {
-        if self.keys.is_empty() {
-            return Err(bad("auth.keys", "none", "at least one [[auth.keys]] table"));
-        }
-        let mut keys: Vec<VerifyingKey> = Vec::new();
-        for (at, key) in self.keys.iter().enumerate() {
-            if keys.iter().any(|other| *other.kid == *key.kid) {
-                return Err(bad(&format!("auth.keys[{at}].kid"), &key.kid, "a name that no other key has"));
-            }
-            keys.push(key.verifying(at)?);
-        }
-        Ok(Auth {
-            keys,
-            rules: TokenRules {
-                issuer: self.issuer.clone(),
-                audience: self.audience.clone(),
-                leeway: leeway(self.leeway)?,
-            },
-            cookie: self.cookie.clone(),
-            query_token: self.query_token,
-        })
-    }
-}
-
-impl KeyGiven {
-    fn verifying(&self, at: usize) -> Result<VerifyingKey, ConfigError> {
-        let table = format!("auth.keys[{at}]");
-        let is_kid = |kid: &str| {
-            (1..=64).contains(&kid.len())
-                && kid.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-        };
-        if !is_kid(&self.kid) {
-            return Err(bad(&format!("{table}.kid"), &self.kid, "1 to 64 of A-Z a-z 0-9 _ - ."));
-        }
-        let key = match self.is_hmac() {
-            true => DecodingKey::from_secret(self.hmac_secret(&table)?.as_bytes()),
-            false => self.public_key(&table)?,
-        };
-        Ok(VerifyingKey { kid: self.kid.as_str().into(), algorithm: self.algorithm, key })
-    }
-
-    /// The key to sign with, for a key that can.
-    ///
-    /// # Errors
-    /// [`ConfigError::BadValue`] where the key is a public one.
-    pub fn signing(&self, at: usize) -> Result<EncodingKey, ConfigError> {
-        let table = format!("auth.keys[{at}]");
-        if !self.is_hmac() {
-            return Err(bad(
-                &format!("{table}.algorithm"),
-                format!("{:?}", self.algorithm),
-                "an HMAC key, which can sign",
-            ));
-        }
-        Ok(EncodingKey::from_secret(self.hmac_secret(&table)?.as_bytes()))
-    }
-
-    fn is_hmac(&self) -> bool {
-        matches!(self.algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512)
-    }
-
-    pub(crate) fn hmac_secret(&self, table: &str) -> Result<String, ConfigError> {
-        let secret = match (&self.secret, &self.secret_file, &self.public_key_file) {
-            (Some(Secret(secret)), None, None) => secret.clone(),
-            (None, Some(file), None) => read_secret(&format!("{table}.secret_file"), file)?,
-            _ => return Err(bad(table, "an HMAC key", "either secret or secret_file, and nothing else")),
-        };
-        if secret.len() < SECRET_BYTES_MIN {
-            let found = format!("a secret of {} bytes", secret.len());
-            return Err(bad(&format!("{table}.secret"), found, "at least 32 bytes"));
-        }
-        Ok(secret)
-    }
-
-    fn public_key(&self, table: &str) -> Result<DecodingKey, ConfigError> {
-        let (None, None, Some(file)) = (&self.secret, &self.secret_file, &self.public_key_file) else {
-            return Err(bad(
-                table,
-                format!("a key for {:?}", self.algorithm),
-                "public_key_file, and nothing else",
-            ));
-        };
-        let key = format!("{table}.public_key_file");
-        let pem = read(&key, file)?;
-        let decoded = match self.algorithm {
-            Algorithm::ES256 | Algorithm::ES384 => DecodingKey::from_ec_pem(pem.as_bytes()),
-            Algorithm::EdDSA => DecodingKey::from_ed_pem(pem.as_bytes()),
-            _ => DecodingKey::from_rsa_pem(pem.as_bytes()),
-        };
-        decoded.map_err(|_| bad(&key, file.display(), "a public key in PEM for this algorithm"))
-    }
-}
-
 fn redis(given: &RedisGiven, message_bytes: usize) -> Result<Option<RedisConfig>, ConfigError> {
     let Some(Secret(url)) = &given.url else { return Ok(None) };
     let config = RedisConfig {
@@ -375,11 +258,6 @@ fn second_or_more(key: &str, given: Duration) -> Result<Duration, ConfigError> {
 
 fn at_most_a_day(key: &str, given: Duration) -> Result<Duration, ConfigError> {
     (given.as_secs() <= 86_400).then_some(given).ok_or_else(|| bad(key, format!("{given:?}"), "0s to 1day"))
-}
-
-fn leeway(given: Duration) -> Result<Duration, ConfigError> {
-    let is_meant = given <= LEEWAY_MAX;
-    is_meant.then_some(given).ok_or_else(|| bad("auth.leeway", format!("{given:?}"), "0s to 5m"))
 }
 
 fn check_positive(key: &str, given: usize) -> Result<(), ConfigError> {
@@ -489,7 +367,67 @@ mod tests {
             keys("[[auth.keys]]\nkid = 'a'\nalgorithm = 'RS256'\nsecret = 'x'").contains("public_key_file")
         );
         assert!(keys("[[auth.keys]]\nkid = 'a b'\nalgorithm = 'HS256'").contains("auth.keys[0].kid: a b"));
+        assert!(keys("[[auth.keys]]\nalgorithm = 'HS256'").contains("auth.keys[0].kid: ; expected 1 to 64"));
+        assert!(keys("[[auth.keys]]\nkid = 'a'").contains("auth.keys[0].algorithm: none"));
+        assert!(keys(&format!("{hmac}secret = '{}'\nrefresh = '1m'", "s".repeat(32))).contains("jwks_url"));
         assert!(keys(&format!("{KEY}{KEY}")).contains("a name that no other key has"));
+    }
+
+    #[test]
+    fn published_keys_come_over_a_line_that_can_be_trusted() {
+        let set = |table: &str| {
+            let toml = format!("[[auth.keys]]\n{table}");
+            Config::try_from(&Figment::from(Toml::string(&toml)).extract::<Given>().unwrap())
+        };
+        for good in [
+            "jwks_url = 'https://login.example.com/keys'",
+            "jwks_url = 'http://127.0.0.1:9000/keys'",
+            "jwks_url = 'http://[::1]/keys'\nalgorithms = ['ES256', 'RS256']\nrefresh = '1m'",
+        ] {
+            let config = set(good).unwrap();
+            assert_eq!(config.auth.issuers[0].key_sets.len(), 1, "{good}");
+        }
+        for (bad, words) in [
+            ("jwks_url = 'http://login.example.com/keys'", ["auth.keys[0].jwks_url", "https"]),
+            ("jwks_url = 'ftp://127.0.0.1/keys'", ["auth.keys[0].jwks_url", "https"]),
+            ("jwks_url = 'http://127.0.0.1@evil.example.com/'", ["auth.keys[0].jwks_url", "https"]),
+            ("jwks_url = 'https://user:hunter2@example.com/'", ["a url with a password", "https"]),
+            ("jwks_file = '/nowhere'", ["auth.keys[0].jwks_file", "/nowhere"]),
+            ("jwks_url = 'https://a/'\njwks_file = '/nowhere'", ["auth.keys[0]", "one of them"]),
+            ("jwks_url = 'https://a/'\nkid = 'main'", ["auth.keys[0]", "nothing else"]),
+            ("jwks_url = 'https://a/'\nsecret = 'hunter2'", ["auth.keys[0]", "nothing else"]),
+            ("jwks_url = 'https://a/'\nalgorithms = ['HS256']", ["auth.keys[0].algorithms", "HS256"]),
+            ("jwks_url = 'https://a/'\nalgorithms = []", ["auth.keys[0].algorithms", "[]"]),
+            ("jwks_url = 'https://a/'\nrefresh = '1s'", ["auth.keys[0].refresh", "30s"]),
+        ] {
+            let error = set(bad).expect_err(bad).to_string();
+            assert!(words.iter().all(|word| error.contains(word)), "{bad}: {error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn issuers_have_names_and_keys_of_their_own() {
+        let issuer = |name: &str| {
+            format!("[[auth.issuers]]\nissuer = '{name}'\n{}", KEY.replace("auth", "auth.issuers"))
+        };
+        let (us, them) = (issuer("us"), issuer("them"));
+        let meant = |toml: &str| {
+            let given: Given = Figment::from(Toml::string(toml)).extract().unwrap();
+            Config::try_from(&given)
+                .map(|config| config.auth.issuers.len())
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(meant(&format!("{us}{them}")), Ok(2));
+        assert_eq!(meant(&format!("[auth]\nissuer = 'me'\n{KEY}{us}")), Ok(2));
+        let refused = |toml: &str, words: &str| {
+            let error = meant(toml).expect_err(toml);
+            assert!(error.contains(words), "{toml}: {error}");
+        };
+        refused(&format!("{KEY}{us}"), "auth.issuer: none; expected a name");
+        refused(&format!("{us}{us}"), "auth.issuers[1].issuer: us; expected a name that no other");
+        refused("[[auth.issuers]]\nissuer = 'us'\nkeys = []", "auth.issuers[0].keys: none");
+        refused(&us.replace("'HS256'", "'RS256'"), "auth.issuers[0].keys[0]: a key for RS256");
     }
 
     #[test]

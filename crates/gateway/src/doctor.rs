@@ -19,6 +19,7 @@ use crate::origin::AllowedOrigins;
 
 mod keys;
 mod nginx;
+mod published_keys;
 mod redis;
 
 /// As many connections from a single address are no coincidence any more.
@@ -96,8 +97,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Looks at everything that `surroundings` name. Asks Redis, where there is one, and takes as long as that may.
-    /// Needs a tokio runtime.
+    /// Looks at everything that `surroundings` name. Asks Redis and whoever publishes keys, where there are such,
+    /// and takes as long as that may. Within an actix system.
     pub async fn on(given: &Given, surroundings: &Surroundings) -> Self {
         let config = match Config::try_from(given) {
             Ok(config) => config,
@@ -113,6 +114,7 @@ impl Report {
         };
         let mut findings = vec![Finding::ok("config", "the configuration is usable")];
         findings.extend(keys::examine(&given.auth));
+        findings.extend(published_keys::examine(&config.auth).await);
         findings.extend([origins(&config.allowed_origins), admin(&config)]);
         findings.extend(client_address(given, surroundings));
         findings.extend(surroundings.live.iter().flat_map(|node| live(node, given)));

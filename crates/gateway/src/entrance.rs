@@ -82,9 +82,9 @@ pub(crate) struct Guest {
 impl Entrance {
     /// Lets in who has a token by `auth`, from pages of `allowed_origins`.
     pub(crate) fn new(auth: Auth, allowed_origins: AllowedOrigins, trusted_proxies: Vec<IpNet>) -> Self {
-        let Auth { keys, rules, cookie, query_token } = auth;
+        let Auth { issuers, leeway, cookie, query_token } = auth;
         Self {
-            verifier: Verifier::new(keys, &rules),
+            verifier: Verifier::new(issuers, leeway),
             allowed_origins,
             trusted_proxies: TrustedProxies::new(trusted_proxies),
             cookie,

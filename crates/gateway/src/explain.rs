@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::entrance::{Attempt, Entrance, Gate, Rule};
 use crate::node::Node;
 use crate::rejection::Rejection;
+use crate::token::{FetchError, Place, TokenError, Verifier};
 
 /// What is asked. The keys of its JSON are its fields, all of them optional.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -92,6 +93,25 @@ pub enum Verdict {
     NotAsked,
 }
 
+/// Why a configuration alone cannot tell.
+#[derive(Debug, thiserror::Error)]
+pub enum ExplainError {
+    /// A part of the question cannot stand in a request.
+    #[error(transparent)]
+    BadQuestion(#[from] InvalidHeaderValue),
+    /// The token's key is not known, and not all published keys could be fetched.
+    #[error(
+        "it cannot be told: the token's key is not known, and {place} cannot be fetched from here: {error}; \
+         a node that runs may know (--live)"
+    )]
+    KeysUnknown {
+        /// Where the keys are published.
+        place: Place,
+        /// Why they were not to be had.
+        error: FetchError,
+    },
+}
+
 /// Who explains.
 struct Explainer<'a> {
     gate: Gate<'a>,
@@ -100,16 +120,19 @@ struct Explainer<'a> {
 }
 
 impl Explanation {
-    /// What a configuration alone answers.
+    /// What a configuration alone answers. Published keys are fetched for it, once. Within an actix system.
     ///
     /// # Errors
-    /// When a part of the question cannot stand in a request.
-    pub fn by_configuration(config: Config, question: &Question) -> Result<Self, InvalidHeaderValue> {
+    /// [`ExplainError`]
+    pub async fn by_configuration(config: Config, question: &Question) -> Result<Self, ExplainError> {
         let entrance = Entrance::new(config.auth, config.allowed_origins, config.trusted_proxies);
         let (admission, budget) = (Admission::new(config.admission), Budget::new(config.budget_bytes));
         let gate =
             Gate { entrance: &entrance, admission: &Arc::new(admission), budget: &budget, metrics: None };
-        Explainer { gate, is_running: false }.explain(question)
+        if let Some(token) = &question.token {
+            fetch_keys(&entrance.verifier, token).await?;
+        }
+        Ok(Explainer { gate, is_running: false }.explain(question)?)
     }
 
     /// What a node that runs answers.
@@ -123,6 +146,20 @@ impl Explanation {
         let decided_by = rules.iter().find(|ruling| ruling.verdict == Verdict::Refused);
         let decided_by = decided_by.map(|ruling| ruling.rule.clone());
         Self { allowed: decided_by.is_none(), decided_by, client, rules }
+    }
+}
+
+/// Fetches what is published. Whatever could not be had does not matter to a token whose key is known.
+async fn fetch_keys(verifier: &Verifier, token: &str) -> Result<(), ExplainError> {
+    let mut outcome = Ok(());
+    for set in verifier.key_sets() {
+        if let Err(error) = set.fetch_once().await {
+            outcome = Err(ExplainError::KeysUnknown { place: set.place().clone(), error });
+        }
+    }
+    match verifier.verify(token) {
+        Err(TokenError::UnknownKey) => outcome,
+        _ => Ok(()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,8 @@ pub struct Node {
     /// Of the workers, in the order of their start.
     pulses: Mutex<Vec<Arc<Pulse>>>,
     settings: watch::Sender<Arc<Settings>>,
+    /// Whether there was a time when every key set was known.
+    had_key_sets: AtomicBool,
     phase: watch::Sender<Phase>,
 }
 
@@ -77,6 +80,7 @@ impl Node {
             topic_classes: topic_classes.into(),
             pulses: Mutex::default(),
             settings: watch::Sender::new(Arc::new(Settings::new(config))),
+            had_key_sets: AtomicBool::new(false),
             phase: watch::Sender::new(Phase::Serving),
         }))
     }
@@ -103,9 +107,11 @@ impl Node {
         self.gate(&self.settings().entrance, Some(&self.metrics)).verify(token)
     }
 
-    /// Puts a configuration into effect, as far as that goes without a restart.
-    pub(crate) fn apply(&self, config: Config) {
+    /// Puts a configuration into effect, as far as that goes without a restart. What is known of published keys
+    /// stays known.
+    pub(crate) fn apply(&self, mut config: Config) {
         self.admission.set_limits(config.admission);
+        config.auth.take_over(&self.settings().entrance.verifier);
         self.settings.send_replace(Arc::new(Settings::new(config)));
     }
 
@@ -164,7 +170,19 @@ impl Node {
         if !self.broker.link().up {
             return Some("the link to Redis is down");
         }
+        if !self.has_had_key_sets() {
+            return Some("published keys have not been fetched yet");
+        }
         self.canary.trouble()
+    }
+
+    /// An issuer that is added later, and does not answer, is no reason to send away the clients of the others.
+    fn has_had_key_sets(&self) -> bool {
+        let are_known = || self.settings().entrance.verifier.key_sets().all(|set| set.is_known());
+        if !self.had_key_sets.load(Ordering::Relaxed) && are_known() {
+            self.had_key_sets.store(true, Ordering::Relaxed);
+        }
+        self.had_key_sets.load(Ordering::Relaxed)
     }
 
     /// A worker has started: it will beat.

@@ -11,7 +11,9 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-use crate::config::{Config, ConfigError, Given, LimitsGiven, LogGiven, Secret, Sources};
+use crate::config::{
+    Config, ConfigError, Given, IssuerGiven, KeyGiven, LimitsGiven, LogGiven, Secret, Sources,
+};
 use crate::log::LogLevel;
 use crate::node::Node;
 use crate::{descriptors, log};
@@ -129,17 +131,42 @@ fn values(given: &Given) -> Result<Values, ConfigError> {
         mark(&mut values, key, secret.as_ref().map(|Secret(secret)| secret.as_str()));
     }
     mark(&mut values, "admin.token_file", given.admin.token_file.as_deref().map(content));
-    let keys = given.auth.keys.iter();
-    let kids: Vec<_> = keys.clone().map(|key| key.kid.as_str()).collect();
-    let materials: Vec<_> = keys
-        .map(|key| {
-            let files = [key.secret_file.as_deref(), key.public_key_file.as_deref()];
-            let secret = key.secret.as_ref().map(|Secret(secret)| secret.as_str());
-            (&key.kid, format!("{:?}", key.algorithm), secret, files.map(|file| file.map(content)))
+    let auth = &given.auth;
+    values.insert("auth.keys".to_owned(), (listed(&auth.keys, name), digest(&materials(&auth.keys))));
+    let issuer = |given: &IssuerGiven| format!("{} ({})", given.issuer, listed(&given.keys, name));
+    let meant: Vec<_> = auth
+        .issuers
+        .iter()
+        .map(|IssuerGiven { issuer, audience, required_claims, keys }| {
+            (issuer, audience, required_claims, materials(keys))
         })
         .collect();
-    values.insert("auth.keys".to_owned(), (kids.join(", "), digest(&materials)));
+    values.insert("auth.issuers".to_owned(), (listed(&auth.issuers, issuer), digest(&meant)));
     Ok(values)
+}
+
+fn listed<T>(things: &[T], name: impl Fn(&T) -> String) -> String {
+    if things.is_empty() {
+        return "none".to_owned();
+    }
+    things.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
+/// What a key is called; published ones by their place.
+fn name(key: &KeyGiven) -> String {
+    let file = || Some(key.jwks_file.as_ref()?.display().to_string());
+    key.kid.clone().or_else(|| key.jwks_url.clone()).or_else(file).unwrap_or_default()
+}
+
+/// What keys are, beyond their names. What a URL publishes is not: it changes without a reload.
+fn materials(keys: &[KeyGiven]) -> Vec<impl Hash> {
+    let material = |key: &KeyGiven| {
+        let secret = key.secret.as_ref().map(|Secret(secret)| secret.clone());
+        let files = [&key.secret_file, &key.public_key_file, &key.jwks_file];
+        // Masked in this, but for the secret that stands beside it.
+        (format!("{key:?}"), secret, files.map(|file| file.as_deref().map(content)))
+    };
+    keys.iter().map(material).collect()
 }
 
 fn collect(values: &mut Values, path: &str, table: &toml::Table) {
@@ -210,15 +237,13 @@ impl fmt::Display for Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::KeyGiven;
 
     fn key(kid: &str, secret: &str) -> KeyGiven {
         KeyGiven {
-            kid: kid.to_owned(),
-            algorithm: jsonwebtoken::Algorithm::HS256,
+            kid: Some(kid.to_owned()),
+            algorithm: Some(jsonwebtoken::Algorithm::HS256),
             secret: Some(Secret(secret.to_owned())),
-            secret_file: None,
-            public_key_file: None,
+            ..KeyGiven::default()
         }
     }
 
@@ -261,6 +286,37 @@ mod tests {
             given
         };
         assert_eq!(shown(&url("redis://a"), &url("redis://b")), ["redis.url (\"***\", with other content)"]);
+    }
+
+    #[test]
+    fn issuers_and_published_keys_that_changed_are_told() {
+        let published = |url: &str| KeyGiven { jwks_url: Some(url.to_owned()), ..KeyGiven::default() };
+        let issuers = |issuer: &str, audience: &str, key: KeyGiven| {
+            let audience = Some(audience.to_owned());
+            let required_claims = Vec::new();
+            let mut given = given(vec![published("https://a/")]);
+            given.auth.issuers =
+                vec![IssuerGiven { issuer: issuer.to_owned(), audience, required_claims, keys: vec![key] }];
+            given
+        };
+        let before = issuers("us", "live", published("https://b/"));
+        assert!(shown(&before, &before.clone()).is_empty());
+        let told = |after: &Given| shown(&before, after);
+        assert_eq!(
+            told(&issuers("us", "live", published("https://c/"))),
+            ["auth.issuers (us (https://b/) → us (https://c/))"]
+        );
+        assert_eq!(
+            told(&issuers("them", "live", published("https://b/"))),
+            ["auth.issuers (us (https://b/) → them (https://b/))"]
+        );
+        let other_content = ["auth.issuers (us (https://b/), with other content)"];
+        assert_eq!(told(&issuers("us", "test", published("https://b/"))), other_content);
+        let rarer = KeyGiven { refresh: Some(std::time::Duration::from_secs(60)), ..published("https://b/") };
+        assert_eq!(told(&issuers("us", "live", rarer)), other_content);
+        let mut after = before.clone();
+        after.auth.keys[0].jwks_url = Some("https://d/".to_owned());
+        assert_eq!(told(&after), ["auth.keys (https://a/ → https://d/)"]);
     }
 
     #[test]

@@ -12,15 +12,20 @@ use causeway_hub::{Grants, Policy};
 use jsonwebtoken::{Algorithm, DecodingKey};
 
 use self::claims::{Claims, Header};
+pub use self::issuer::Issuer;
+pub(crate) use self::issuer::is_kid;
+pub use self::jwks::PUBLIC_ALGORITHMS;
+pub use self::key_set::{FetchError, KeySet, Place};
 
 mod claims;
+mod issuer;
+mod jwks;
+mod key_set;
 #[cfg(test)]
 mod tests;
 
 /// The longest token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
-/// The longest `kid`, in bytes.
-const KID_BYTES_MAX: usize = 64;
 
 /// Why a token proves nothing. The words are for the client and name no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,17 +109,6 @@ pub struct VerifyingKey {
     pub key: DecodingKey,
 }
 
-/// What tokens must look like.
-#[derive(Clone, Debug, Default)]
-pub struct TokenRules {
-    /// The required `iss`, if any is.
-    pub issuer: Option<String>,
-    /// The required `aud`, if any is. Where none is, a token that has one is refused (RFC 7519 §4.1.3).
-    pub audience: Option<String>,
-    /// How far clocks may be apart.
-    pub leeway: Duration,
-}
-
 /// What a token proves.
 #[derive(Clone, Debug)]
 pub struct Verified {
@@ -125,26 +119,24 @@ pub struct Verified {
 }
 
 /// Verifies tokens.
+#[derive(Debug)]
 pub struct Verifier {
-    keys: HashMap<Box<str>, VerifyingKey>,
-    rules: TokenRules,
+    issuers: Vec<Issuer>,
+    /// How far clocks may be apart.
+    leeway: Duration,
     /// Tokens of one kind grant the same, and thousands of connections hold the result: equal grants are one.
     grants: Mutex<HashMap<Grants, Weak<Grants>>>,
 }
 
-impl std::fmt::Debug for Verifier {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Verifier").field("kids", &self.keys.keys()).finish_non_exhaustive()
-    }
-}
-
 impl Verifier {
-    /// Accepts tokens signed with one of `keys` that keep to `rules`.
-    pub fn new(keys: Vec<VerifyingKey>, rules: &TokenRules) -> Self {
-        // A build without cryptography panics here and not when the first client comes.
-        keys.iter().for_each(|key| drop(key.check("", "")));
-        let keys = keys.into_iter().map(|key| (key.kid.clone(), key)).collect();
-        Self { keys, rules: rules.clone(), grants: Mutex::default() }
+    /// Accepts the tokens of `issuers`: each token is judged by the one that its `iss` names, and by no other's
+    /// keys and rules. Where there is one issuer only, it judges all.
+    ///
+    /// # Panics
+    /// In a build without cryptography: at once, and not when the first client comes.
+    pub fn new(issuers: Vec<Issuer>, leeway: Duration) -> Self {
+        issuers.iter().flat_map(|issuer| &issuer.keys).for_each(|key| drop(key.check("", "")));
+        Self { issuers, leeway, grants: Mutex::default() }
     }
 
     /// Verifies `token`. Takes some microseconds (HMAC) to some tens (RSA, ECDSA) and does not block.
@@ -165,9 +157,10 @@ impl Verifier {
         if payload.contains('.') {
             return Err(NOT_THREE_PARTS);
         }
-        self.key_for(&Header::parse(header)?)?.check(signed, signature)?;
+        let (header, issuer) = (Header::parse(header)?, self.issuer_of(payload)?);
+        issuer.key_for(&header)?.check(signed, signature)?;
         let claims = Claims::parse(payload)?;
-        self.check_parties(&claims)?;
+        issuer.check(&claims, payload)?;
         let expires_in = self.time_left(&claims, now)?;
         Ok(Verified { policy: Policy::new(claims.subject, self.share(claims.grants)), expires_in })
     }
@@ -177,36 +170,24 @@ impl Verifier {
         self.shared_grants().retain(|_, shared| shared.strong_count() > 0);
     }
 
-    fn key_for(&self, header: &Header) -> Result<&VerifyingKey, TokenError> {
-        let key = match header.kid.as_deref() {
-            Some(kid) if kid.len() <= KID_BYTES_MAX => self.keys.get(kid),
-            Some(_) => None,
-            None if self.keys.len() == 1 => self.keys.values().next(),
-            None => None,
-        };
-        let key = key.ok_or(TokenError::UnknownKey)?;
-        let is_its_algorithm = header.alg.parse() == Ok(key.algorithm);
-        is_its_algorithm.then_some(key).ok_or(TokenError::WrongAlgorithm)
+    /// The key sets of all issuers, to be kept fresh.
+    pub(crate) fn key_sets(&self) -> impl Iterator<Item = &Arc<KeySet>> {
+        self.issuers.iter().flat_map(|issuer| &issuer.key_sets)
     }
 
-    fn check_parties(&self, claims: &Claims) -> Result<(), TokenError> {
-        if let Some(issuer) = &self.rules.issuer {
-            let named = claims.issuer.as_ref().ok_or(TokenError::BadClaims("`iss` is missing".into()))?;
-            if named != issuer {
-                return Err(TokenError::WrongIssuer);
-            }
+    /// Who is to judge a token. Nothing of it is proved yet, and the issuer is compared again when it is.
+    fn issuer_of(&self, payload: &str) -> Result<&Issuer, TokenError> {
+        if let [only] = &self.issuers[..] {
+            return Ok(only);
         }
-        match (&self.rules.audience, &claims.audience) {
-            (None, None) => Ok(()),
-            (Some(_), None) => Err(TokenError::BadClaims("`aud` is missing".into())),
-            (Some(service), Some(audience)) if audience.names(service) => Ok(()),
-            (_, Some(_)) => Err(TokenError::WrongAudience),
-        }
+        let named = claims::issuer_of(payload)?;
+        let is_it = |issuer: &&Issuer| issuer.name.as_deref() == Some(&*named);
+        self.issuers.iter().find(is_it).ok_or(TokenError::WrongIssuer)
     }
 
     /// A token is good until it expires. One let in by the leeway alone is good until that ends.
     fn time_left(&self, claims: &Claims, now: Duration) -> Result<Duration, TokenError> {
-        let leeway = self.rules.leeway;
+        let leeway = self.leeway;
         if [claims.not_before, claims.issued].into_iter().flatten().any(|begin| begin > now + leeway) {
             return Err(TokenError::NotYetValid);
         }
@@ -230,6 +211,12 @@ impl Verifier {
 }
 
 const NOT_THREE_PARTS: TokenError = TokenError::Malformed("not three parts");
+
+impl std::fmt::Debug for VerifyingKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VerifyingKey").field("kid", &self.kid).finish_non_exhaustive()
+    }
+}
 
 impl VerifyingKey {
     /// Checks that `signature` is this key's, of `signed`.

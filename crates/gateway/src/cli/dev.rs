@@ -82,10 +82,9 @@ fn check_loopback(addr: SocketAddr) -> Result<(), CliError> {
 fn throw_away_key() -> KeyGiven {
     let secret = rand::rng().sample_iter(Alphanumeric).take(48).map(char::from).collect();
     KeyGiven {
-        kid: "dev".to_owned(),
-        algorithm: Algorithm::HS256,
+        kid: Some("dev".to_owned()),
+        algorithm: Some(Algorithm::HS256),
         secret: Some(Secret(secret)),
-        secret_file: None,
-        public_key_file: None,
+        ..KeyGiven::default()
     }
 }

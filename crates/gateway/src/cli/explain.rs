@@ -60,7 +60,7 @@ pub(crate) fn run(args: ExplainArgs) -> Result<ExitCode, CliError> {
     };
     let explanation = match args.live {
         true => block_on(ask(&config, &question))?,
-        false => Explanation::by_configuration(config, &question)?,
+        false => block_on(Explanation::by_configuration(config, &question))?,
     };
     match args.json {
         true => print(serde_json::to_string_pretty(&explanation)?)?,

@@ -69,21 +69,20 @@ pub(crate) fn run(args: &TokenArgs) -> Result<(), CliError> {
 
 /// Signs a token with the key named `kid`, or with the first key.
 pub(crate) fn sign(auth: &AuthGiven, kid: Option<&str>, grant: &Grant<'_>) -> Result<String, CliError> {
-    let mut keys = auth.keys.iter().enumerate();
-    let (at, key) = match kid {
-        Some(kid) => {
-            keys.find(|(_, key)| key.kid == kid).ok_or_else(|| format!("no key is called `{kid}`"))?
-        }
-        None => keys.next().ok_or("the configuration has no [[auth.keys]]")?,
-    };
+    let mut signing = auth.tables().filter_map(|table| Some((table, table.signing(kid)?)));
+    let (table, key) = signing.next().ok_or_else(|| match kid {
+        Some(kid) => format!("no key is called `{kid}`"),
+        None => "the configuration has no HMAC key to sign with".to_owned(),
+    })?;
+    let (given, key) = key?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let claims = Claims {
         sub: grant.subject,
         exp: (now + grant.ttl).as_secs(),
-        iss: auth.issuer.as_deref(),
-        aud: auth.audience.as_deref(),
+        iss: table.issuer,
+        aud: table.audience,
         causeway: GrantClaims { subscribe: grant.subscribe, publish: grant.publish },
     };
-    let header = Header { kid: Some(key.kid.clone()), ..Header::new(key.algorithm) };
-    Ok(jsonwebtoken::encode(&header, &claims, &key.signing(at)?)?)
+    let header = Header { kid: given.kid.clone(), ..Header::new(given.algorithm.unwrap_or_default()) };
+    Ok(jsonwebtoken::encode(&header, &claims, &key)?)
 }

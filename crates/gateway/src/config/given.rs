@@ -86,6 +86,8 @@ pub struct AuthGiven {
     pub issuer: Option<String>,
     /// The required `aud`.
     pub audience: Option<String>,
+    /// Claims that tokens must have besides `sub` and `exp`.
+    pub required_claims: Vec<String>,
     /// How far clocks may be apart.
     #[serde(with = "humantime_serde")]
     pub leeway: Duration,
@@ -95,22 +97,48 @@ pub struct AuthGiven {
     pub query_token: bool,
     /// The keys tokens may be signed with.
     pub keys: Vec<KeyGiven>,
+    /// More issuers, each with its own keys.
+    pub issuers: Vec<IssuerGiven>,
 }
 
-/// `[[auth.keys]]`
+/// `[[auth.issuers]]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerGiven {
+    /// The `iss` of its tokens.
+    pub issuer: String,
+    /// The required `aud` of its tokens.
+    pub audience: Option<String>,
+    /// Claims its tokens must have besides.
+    #[serde(default)]
+    pub required_claims: Vec<String>,
+    /// The keys its tokens may be signed with.
+    pub keys: Vec<KeyGiven>,
+}
+
+/// `[[auth.keys]]` and `[[auth.issuers.keys]]`: one key, or a JWK set.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyGiven {
     /// Matched with a token's `kid`.
-    pub kid: String,
+    pub kid: Option<String>,
     /// The one algorithm the key is for.
-    pub algorithm: Algorithm,
+    pub algorithm: Option<Algorithm>,
     /// The secret of an HMAC key.
     pub secret: Option<Secret>,
     /// A file with that secret; a line break at its end does not count.
     pub secret_file: Option<PathBuf>,
     /// The public key of any other algorithm, in PEM.
     pub public_key_file: Option<PathBuf>,
+    /// Where the issuer publishes its keys.
+    pub jwks_url: Option<String>,
+    /// A file with published keys.
+    pub jwks_file: Option<PathBuf>,
+    /// The algorithms that published keys may be for.
+    pub algorithms: Option<Vec<Algorithm>>,
+    /// How often published keys are fetched without anybody asking.
+    #[serde(default, with = "humantime_serde::option")]
+    pub refresh: Option<Duration>,
 }
 
 /// `[limits]`
@@ -246,10 +274,12 @@ impl Default for AuthGiven {
         Self {
             issuer: None,
             audience: None,
+            required_claims: Vec::new(),
             leeway: Duration::from_secs(5),
             cookie: None,
             query_token: false,
             keys: Vec::new(),
+            issuers: Vec::new(),
         }
     }
 }

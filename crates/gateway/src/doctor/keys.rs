@@ -20,15 +20,19 @@ const RSA_BITS_MIN: usize = 2048;
 
 /// Looks at every key of a usable configuration.
 pub(super) fn examine(auth: &AuthGiven) -> Vec<Finding> {
-    auth.keys.iter().enumerate().flat_map(|(at, key)| [strength(key, at), exposure(key)]).flatten().collect()
+    let keys = auth.tables().flat_map(|table| table.keys.iter().map(move |key| (table.issuer, key)));
+    keys.flat_map(|(issuer, key)| [strength(issuer, key), exposure(key)]).flatten().collect()
 }
 
-fn strength(key: &KeyGiven, at: usize) -> Option<Finding> {
-    let name = format!("`{}` ({:?})", key.kid, key.algorithm);
-    match key.algorithm {
-        Algorithm::HS256 => secret_strength(key, at, &name, 32),
-        Algorithm::HS384 => secret_strength(key, at, &name, 48),
-        Algorithm::HS512 => secret_strength(key, at, &name, 64),
+/// Of a key that stands in the configuration. Published ones are judged where they are read.
+fn strength(issuer: Option<&str>, key: &KeyGiven) -> Option<Finding> {
+    let (kid, algorithm) = (key.kid.as_deref()?, key.algorithm?);
+    let issuer = issuer.map_or_else(String::new, |issuer| format!(" of {issuer}"));
+    let name = format!("`{kid}` ({algorithm:?}){issuer}");
+    match algorithm {
+        Algorithm::HS256 => secret_strength(key, &name, 32),
+        Algorithm::HS384 => secret_strength(key, &name, 48),
+        Algorithm::HS512 => secret_strength(key, &name, 64),
         Algorithm::ES256 | Algorithm::ES384 | Algorithm::EdDSA => {
             Some(Finding::ok(CHECK, format!("{name}: as strong as its curve")))
         }
@@ -36,8 +40,9 @@ fn strength(key: &KeyGiven, at: usize) -> Option<Finding> {
     }
 }
 
-fn secret_strength(key: &KeyGiven, at: usize, name: &str, bytes_min: usize) -> Option<Finding> {
-    let secret = key.hmac_secret(&format!("auth.keys[{at}]")).ok()?;
+fn secret_strength(key: &KeyGiven, name: &str, bytes_min: usize) -> Option<Finding> {
+    // The configuration is usable, so there is a secret.
+    let secret = key.hmac_secret("").ok()?;
     let expected = format!("at least {bytes_min} random bytes");
     let advice =
         "make one with `openssl rand -hex 64`, add it under a new kid, sign with it, then remove this one";
@@ -68,14 +73,11 @@ fn rsa_strength(key: &KeyGiven, name: &str) -> Option<Finding> {
 
 /// Whether others on this machine can read a secret's file.
 fn exposure(key: &KeyGiven) -> Option<Finding> {
-    let file = key.secret_file.as_deref()?;
+    let (kid, file) = (key.kid.as_deref()?, key.secret_file.as_deref()?);
     let mode = mode(file)?;
     (mode & 0o007 != 0).then(|| {
-        let found = format!(
-            "`{}`: {} has mode {mode:03o}: everybody on this machine can open it",
-            key.kid,
-            file.display()
-        );
+        let found =
+            format!("`{kid}`: {} has mode {mode:03o}: everybody on this machine can open it", file.display());
         Finding::warning(
             CHECK,
             found,
@@ -139,13 +141,12 @@ mod tests {
 
     fn hmac(algorithm: Algorithm, secret: &str) -> Severity {
         let key = KeyGiven {
-            kid: "main".to_owned(),
-            algorithm,
+            kid: Some("main".to_owned()),
+            algorithm: Some(algorithm),
             secret: Some(Secret(secret.to_owned())),
-            secret_file: None,
-            public_key_file: None,
+            ..KeyGiven::default()
         };
-        strength(&key, 0).unwrap().severity
+        strength(None, &key).unwrap().severity
     }
 
     #[test]

@@ -130,6 +130,18 @@ impl Audience {
     }
 }
 
+/// The issuer that a token names, before anything of it is proved.
+pub(super) fn issuer_of(part: &str) -> Result<String, TokenError> {
+    required("iss", raw_claims(&payload(part)?)?.iss)
+}
+
+/// The first of these claims that a token does not have.
+pub(super) fn missing<'a>(part: &str, names: &'a [Box<str>]) -> Option<&'a str> {
+    let claims: serde_json::Map<_, _> = payload(part).ok().and_then(|json| object(&json)).unwrap_or_default();
+    let is_missing = |name: &&str| claims.get(*name).is_none_or(serde_json::Value::is_null);
+    names.iter().map(|name| &**name).find(is_missing)
+}
+
 fn payload(part: &str) -> Result<Vec<u8>, TokenError> {
     BASE64URL.decode(part).map_err(|_| TokenError::Malformed("claims are not base64url"))
 }

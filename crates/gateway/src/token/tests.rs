@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use self::signers::{HMAC_NEXT, HMAC_SECRET, Signer};
 use super::*;
 
+mod issuers;
+mod key_sets;
 mod mutations;
 mod signers;
 
@@ -16,12 +18,21 @@ const NOW: i64 = 1_800_000_000;
 const LEEWAY: i64 = 5;
 
 fn verifier(issuer: Option<&str>, audience: Option<&str>) -> Verifier {
-    let rules = TokenRules {
-        issuer: issuer.map(str::to_owned),
-        audience: audience.map(str::to_owned),
-        leeway: Duration::from_secs(LEEWAY as u64),
-    };
-    Verifier::new(Signer::all().iter().map(Signer::verifying_key).collect(), &rules)
+    only(Issuer {
+        name: issuer.map(Into::into),
+        audience: audience.map(Into::into),
+        keys: Signer::all().iter().map(|signer| Arc::new(signer.verifying_key())).collect(),
+        ..Issuer::default()
+    })
+}
+
+fn only(issuer: Issuer) -> Verifier {
+    Verifier::new(vec![issuer], Duration::from_secs(LEEWAY as u64))
+}
+
+/// An issuer with one HMAC key.
+fn issuer_with(signer: &Signer) -> Issuer {
+    Issuer { keys: vec![Arc::new(signer.verifying_key())], ..Issuer::default() }
 }
 
 /// A verifier that asks for no issuer and no audience.
@@ -444,8 +455,7 @@ fn a_token_ends_when_it_says() {
 
 #[test]
 fn without_leeway_a_token_is_over_at_the_second_it_names() {
-    let rules = TokenRules::default();
-    let verifier = Verifier::new(vec![Signer::Hmac("main", HMAC_SECRET).verifying_key()], &rules);
+    let verifier = Verifier::new(vec![issuer_with(&Signer::Hmac("main", HMAC_SECRET))], Duration::ZERO);
     let token = with_claim("exp", json!(NOW + 10));
     assert!(judge(&verifier, &token, (NOW + 10) as f64 - 0.001).is_ok());
     assert_eq!(judge(&verifier, &token, (NOW + 10) as f64).err(), Some(TokenError::Expired));
@@ -454,7 +464,7 @@ fn without_leeway_a_token_is_over_at_the_second_it_names() {
 #[test]
 fn a_token_without_a_kid_is_the_only_keys() {
     let token = with_header("kid", Value::Null);
-    let only = Verifier::new(vec![Signer::Hmac("main", HMAC_SECRET).verifying_key()], &TokenRules::default());
+    let only = only(issuer_with(&Signer::Hmac("main", HMAC_SECRET)));
     assert!(judge(&only, &token, NOW as f64).is_ok());
     assert_eq!(judge(&plain(), &token, NOW as f64).err(), Some(TokenError::UnknownKey));
 }

@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 from support import tokens
+from support.issuer import Issuer, Key, serving
 from support.nginx import SHIPPED
 from support.node import ORIGIN, Node, binary, toml
 from support.process import PATIENCE, own_address
@@ -124,6 +125,23 @@ def test_weak_keys_are_noticed(redis, tmp_path):
         settings["auth"]["keys"] = [{"kid": "main", "algorithm": algorithm, "public_key_file": str(tmp_path / "public.pem")}]
         found = doctor(tmp_path, settings)
         assert f"{bits} bits" in found["keys"][0]["found"] and found["keys"][0]["severity"] == severity
+
+
+def test_keys_that_cannot_be_fetched_are_noticed(redis, tmp_path):
+    key = Key("main", tmp_path)
+    with serving(Issuer(key)) as issuer:
+        settings = healthy(redis)
+        us = {"issuer": "https://us.example.com", "keys": [{"jwks_url": issuer.url}]}
+        settings["auth"] = {"issuers": [us, {"issuer": "https://them.example.com", "keys": settings["auth"]["keys"]}]}
+        found = doctor(tmp_path, settings)
+        assert faults(found) == {} and issuer.url in found["published_keys"][0]["found"]
+        assert "them.example.com" in found["keys"][0]["found"], "keys of every issuer are looked at"
+        us["keys"][0]["algorithms"] = ["ES256"]
+        assert faults(doctor(tmp_path, settings)) == {"published_keys": "warning"}, "an RSA key is of no use then"
+        del us["keys"][0]["algorithms"]
+        issuer.status = 500
+        found = doctor(tmp_path, settings)
+        assert faults(found) == {"published_keys": "warning"} and "500" in found["published_keys"][0]["found"]
 
 
 def test_how_redis_is_set_is_judged(redis, tmp_path):

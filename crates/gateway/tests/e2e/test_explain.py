@@ -8,7 +8,8 @@ import subprocess
 import pytest
 from support import tokens
 from support.cluster import ask
-from support.node import ORIGIN, Node, binary
+from support.issuer import Issuer, Key, serving
+from support.node import ORIGIN, Node, binary, toml
 from support.process import PATIENCE, own_address
 from support.requests import bearer
 from support.subscribers import Subscriber
@@ -85,6 +86,28 @@ def test_what_is_allowed_is_allowed_by_every_rule(node, live):
 def test_the_rule_that_refuses_is_named(node, live, rule, refusal, asked, token):
     told, status = explain(node, *asked, token=token, live=live)
     assert (status, told["allowed"], told["decided_by"], code(told)) == (1, False, rule, refusal)
+
+
+def test_published_keys_are_fetched_or_it_cannot_be_told(tmp_path):
+    key = Key("main", tmp_path)
+    with serving(Issuer(key)) as issuer:
+        settings = {"auth": {"keys": [{"jwks_url": issuer.url}]}}
+        (tmp_path / "causeway.toml").write_text(toml(settings))
+
+        def explained(*arguments):
+            command = [binary(), "explain", "--config", "causeway.toml", *arguments]
+            return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+
+        done = explained("--token", key.token())
+        assert done.returncode == 0 and "it is a token of `alice`" in done.stdout, done.stderr
+        done = explained("--token", key.token(kid="unknown"))
+        assert done.returncode == 1 and "refused by token" in done.stdout, "the issuer was asked, and does not know it"
+        issuer.status = 500
+        done = explained("--token", key.token())
+        assert (done.returncode, done.stdout) == (2, ""), "neither allowed nor refused"
+        assert "it cannot be told" in done.stderr and issuer.url in done.stderr and "500" in done.stderr
+        done = explained("--token", "no.token.this")
+        assert done.returncode == 1, "no key would make a token of it"
 
 
 def test_rules_behind_the_one_that_decided_are_told_too(node):

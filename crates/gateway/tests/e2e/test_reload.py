@@ -8,6 +8,7 @@ import pytest
 from support import tokens
 from support.cluster import ask
 from support.demo import DevNode
+from support.issuer import Issuer, Key, serving
 from support.node import ORIGIN, Node, laid_over, toml
 from support.process import PATIENCE, eventually, own_address, until
 from support.requests import bearer
@@ -84,6 +85,70 @@ def test_a_secret_is_read_again_from_its_file(node, tmp_path):
     _, told = reload(node)
     assert told == {"changed": [{"key": "auth.keys", "from": "main", "to": "main"}], "needs_restart": []}
     assert verdict(node) == 401
+
+
+def issued_by(**places):
+    """Issuers by name, each with one table of keys."""
+    return {"auth": {"keys": [], "issuers": [{"issuer": name, "keys": [table]} for name, table in places.items()]}}
+
+
+def test_published_keys_are_kept_and_new_ones_fetched(node, tmp_path):
+    kept, other = Key("kept", tmp_path), Key("other", tmp_path)
+
+    def issuers(**places):
+        configure(node, issued_by(**places))
+        status, told = reload(node)
+        assert status == 200, told
+        return told["changed"]
+
+    with serving(Issuer(kept)) as first, serving(Issuer(other)) as second:
+        us, them = {"jwks_url": first.url}, {"jwks_url": second.url}
+        assert {"key": "auth.issuers", "from": "none", "to": f"us ({first.url})"} in issuers(us=us)
+        until(lambda: f"{first.url} keys=1" in node.log(), "the new set is fetched, without a restart")
+        assert (verdict(node, kept.token(iss="us")), first.asked) == (204, 1)
+        # From now on its issuer is away: whatever holds, holds from memory.
+        first.status = 500
+        second.status = 500
+        issuers(us=us, them=them)
+        assert verdict(node, kept.token(iss="us")) == 204, "the same set goes on with what it has"
+        until(lambda: second.asked >= 1, "the other set is asked for")
+        assert verdict(node, other.token(iss="them")) == 401
+        assert node.admin_status("/readyz") == 200, "an issuer that was added in vain sends nobody away"
+        second.status = 200
+        until(lambda: verdict(node, other.token(iss="them")) == 204, "it is asked for until it answers")
+        assert first.asked == 1, "no reload fetches what is there"
+        issuers(us=us | {"refresh": "1m"}, them=them)
+        assert verdict(node, kept.token(iss="us")) == 204, "asked for in another rhythm, it keeps what it has, too"
+        until(lambda: first.asked == 2, "and begins anew")
+        issuers(us=us | {"algorithms": ["ES256"]}, them=them)
+        assert verdict(node, kept.token(iss="us")) == 401, "its algorithm is not allowed any more"
+
+
+def test_published_keys_that_are_not_named_any_more_are_not_fetched(node):
+    with serving(Issuer()) as dropped, serving(Issuer()) as named:
+        dropped.status = named.status = 500
+        configure(node, {"auth": {"keys": [tokens.KEY, {"jwks_url": dropped.url}]}})
+        assert reload(node)[0] == 200
+        until(lambda: dropped.asked == 2, "it is tried again, after 1 s, 2 s, 4 s")
+        configure(node, {"auth": {"keys": [tokens.KEY, {"jwks_url": named.url}]}})
+        assert reload(node)[0] == 200
+        asked = dropped.asked
+        until(lambda: named.asked >= 3, "the other is tried in the same rhythm, for longer than until the next was due")
+        assert dropped.asked == asked
+
+
+def test_a_file_of_published_keys_is_read_again(node, tmp_path):
+    old, new = Key("old", tmp_path), Key("new", tmp_path)
+    file = tmp_path / "jwks.json"
+    configure(node, {"auth": {"keys": [{"jwks_file": str(file)}]}})
+    file.write_text(json.dumps({"keys": [old.jwk()]}))
+    assert (reload(node)[0], verdict(node, old.token())) == (200, 204)
+    file.write_text(json.dumps({"keys": [new.jwk()]}))
+    assert reload(node)[1]["changed"] == [{"key": "auth.keys", "from": str(file), "to": str(file)}]
+    assert (verdict(node, old.token()), verdict(node, new.token())) == (401, 204)
+    file.write_text("no set")
+    assert reload(node)[0] == 422
+    assert verdict(node, new.token()) == 204
 
 
 def test_origins_change(node):

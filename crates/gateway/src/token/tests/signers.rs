@@ -10,6 +10,10 @@ use aws_lc_rs::signature::{
 };
 use jsonwebtoken::{Algorithm, DecodingKey};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
+use serde_json::{Value, json};
+
 use super::VerifyingKey;
 
 pub(super) const HMAC_SECRET: &[u8] = b"a secret of at least thirty-two bytes";
@@ -84,6 +88,23 @@ impl Signer {
             Self::Ec => EC.public_key().as_ref().to_vec(),
             Self::Ed => ED.public_key().as_ref().to_vec(),
             Self::Rsa => RSA.public_key().as_ref().to_vec(),
+        }
+    }
+
+    /// The public key as an issuer publishes it.
+    pub(super) fn jwk(&self) -> Value {
+        let (kid, alg, key) = (self.kid(), self.algorithm_name(), self.public_key_bytes());
+        let text = |bytes: &[u8]| BASE64URL.encode(bytes);
+        match self {
+            Self::Hmac(..) | Self::HmacOf(_) => unreachable!("it has no public key"),
+            Self::Ec => {
+                json!({"kty": "EC", "crv": "P-256", "kid": kid, "alg": alg, "x": text(&key[1..33]), "y": text(&key[33..])})
+            }
+            Self::Ed => json!({"kty": "OKP", "crv": "Ed25519", "kid": kid, "alg": alg, "x": text(&key)}),
+            // A sequence of two numbers, 2,048 bits behind a zero byte and 65,537.
+            Self::Rsa => {
+                json!({"kty": "RSA", "kid": kid, "alg": alg, "n": text(&key[9..265]), "e": text(&key[267..])})
+            }
         }
     }
 

@@ -51,12 +51,16 @@ class Node(Process):
         return [binary(), "serve", "--config", str(config)]
 
     def ready(self):
+        return self.listens() and self.admin_status("/readyz") == 200
+
+    def listens(self):
+        """It has told its addresses, though it may not be ready for clients."""
         lines = self.stdout.read_text().splitlines()
         if len(lines) < 2:
             return False
         self.public = lines[0].removeprefix("public http://")
         self.admin = lines[1].removeprefix("admin http://")
-        return self.admin_status("/readyz") == 200
+        return True
 
     def __exit__(self, *_):
         # The drain is a story of its own; after the others it would only take its time.
