@@ -3,7 +3,7 @@
 //! The road is the same as through Redis, so that nothing behind it can tell the difference: a publish goes
 //! into the inboxes of the workers that want the topic. There is no link that could be lost.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -15,7 +15,9 @@ use futures_util::future::{self, BoxFuture};
 
 use crate::totals::Totals;
 use crate::workers::{Wanting, Workers};
-use crate::{Broker, Inbox, Interest, LinkReport, PublishError, WorkerId};
+use crate::{
+    Broker, Inbox, Interest, LOG_ENTRIES_MAX, LOG_PAGE, LinkReport, LogPlace, PublishError, WorkerId,
+};
 
 /// A broker without Redis. Everything is carried out within the call: a topic is live at once, and a publish
 /// is in the inboxes when [`publish`](Broker::publish) returns.
@@ -24,6 +26,15 @@ pub struct EmbeddedBroker {
     /// Held for a look-up and the pushes into a few inboxes, whose locks come after this one.
     exchange: Mutex<Exchange>,
     totals: Arc<Totals>,
+    /// Locked alone, for a push or the copy of one page.
+    logs: Mutex<HashMap<Topic, Log>>,
+}
+
+/// The entries of a log, and how many were before the first.
+#[derive(Debug, Default)]
+struct Log {
+    entries: VecDeque<Bytes>,
+    forgotten: usize,
 }
 
 #[derive(Debug)]
@@ -38,7 +49,8 @@ impl EmbeddedBroker {
     pub fn new(payload_bytes_max: usize) -> Self {
         let totals = Arc::new(Totals { up: true.into(), ..Totals::default() });
         let workers = Workers::new(payload_bytes_max, Arc::clone(&totals));
-        Self { exchange: Mutex::new(Exchange { workers, topics: HashMap::new() }), totals }
+        let exchange = Mutex::new(Exchange { workers, topics: HashMap::new() });
+        Self { exchange, totals, logs: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Exchange> {
@@ -78,8 +90,38 @@ impl Broker for EmbeddedBroker {
         future::ready(Ok(())).boxed()
     }
 
+    fn append(&self, log: &Topic, entry: Bytes) -> BoxFuture<'static, Result<(), PublishError>> {
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        let log = logs.entry(log.clone()).or_default();
+        log.entries.push_back(entry);
+        if log.entries.len() > LOG_ENTRIES_MAX {
+            log.entries.pop_front();
+            log.forgotten += 1;
+        }
+        future::ready(Ok(())).boxed()
+    }
+
+    fn read_log(
+        &self,
+        log: &Topic,
+        after: Option<&LogPlace>,
+    ) -> BoxFuture<'static, Result<Vec<(LogPlace, Bytes)>, PublishError>> {
+        let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        let page = logs.get(log).map(|log| log.page(after)).unwrap_or_default();
+        future::ready(Ok(page)).boxed()
+    }
+
     fn link(&self) -> LinkReport {
         self.totals.report()
+    }
+}
+
+impl Log {
+    fn page(&self, after: Option<&LogPlace>) -> Vec<(LogPlace, Bytes)> {
+        let numbers = self.forgotten as u64..;
+        let entries =
+            numbers.zip(&self.entries).filter(|(number, _)| after.is_none_or(|after| *number > after.major));
+        entries.take(LOG_PAGE).map(|(major, entry)| (LogPlace { major, minor: 0 }, entry.clone())).collect()
     }
 }
 
@@ -143,6 +185,28 @@ mod tests {
         assert_eq!(taken(&inbox_of_bob).len(), 1);
         broker.change_interest(bob, Interest::Leave(topic("news")));
         assert_eq!(broker.link().topics, 0);
+    }
+
+    #[test]
+    fn a_log_is_read_page_by_page_and_forgets_its_oldest_entries() {
+        let broker = EmbeddedBroker::new(100);
+        let log = topic("_log");
+        let page = |after: Option<&LogPlace>| broker.read_log(&log, after).now_or_never().unwrap().unwrap();
+        assert_eq!(page(None), []);
+        for number in 0..LOG_ENTRIES_MAX + 3 {
+            broker.append(&log, number.to_string().into()).now_or_never().unwrap().unwrap();
+        }
+        let mut read = page(None);
+        assert_eq!((&read[0].1[..], read.len()), (&b"3"[..], LOG_PAGE));
+        loop {
+            let more = page(read.last().map(|(place, _)| place));
+            if more.is_empty() {
+                break;
+            }
+            read.extend(more);
+        }
+        assert_eq!(read.len(), LOG_ENTRIES_MAX);
+        assert_eq!(page(Some(&read[read.len() - 2].0)).len(), 1);
     }
 
     #[test]

@@ -19,7 +19,9 @@ pub use inbox::Inbox;
 pub use pulse::Pulse;
 #[doc(hidden)]
 pub use redis_broker::deliveries_of;
-pub use redis_broker::{Asked, RedisBroker, RedisCheckup, RedisCheckupError, RedisConfig, RedisConfigError};
+pub use redis_broker::{
+    Asked, RedisBroker, RedisCheckup, RedisCheckupError, RedisConfig, RedisConfigError, Right,
+};
 
 mod embedded;
 mod inbox;
@@ -96,8 +98,39 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// The future yields a [`PublishError`] when the broker did not confirm in time, or could not take more.
     fn publish(&self, topic: Topic, payload: Bytes) -> BoxFuture<'static, Result<(), PublishError>>;
 
+    /// Appends `entry` to the log of this name, for nodes that come later or were away: topics forget, a log keeps
+    /// its last [`LOG_ENTRIES_MAX`] entries for as long as the broker has a memory. In order with publishes.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish), and like it the call enqueues at once.
+    fn append(&self, log: &Topic, entry: Bytes) -> BoxFuture<'static, Result<(), PublishError>>;
+
+    /// Reads entries of a log, oldest first: those behind `after`, or from the beginning, but only so many at once.
+    /// Where there are none, there are no more.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    fn read_log(
+        &self,
+        log: &Topic,
+        after: Option<&LogPlace>,
+    ) -> BoxFuture<'static, Result<Vec<(LogPlace, Bytes)>, PublishError>>;
+
     /// What is known of the link right now.
     fn link(&self) -> LinkReport;
+}
+
+/// How many entries a log keeps.
+pub const LOG_ENTRIES_MAX: usize = 50_000;
+
+/// How many entries of a log are read at once.
+const LOG_PAGE: usize = 500;
+
+/// The place of an entry in its log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPlace {
+    major: u64,
+    minor: u64,
 }
 
 /// Why a publish was not confirmed.

@@ -11,8 +11,8 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use causeway_broker::{
-    Asked, Broker, Delivery, PublishError, RedisBroker, RedisCheckup, RedisCheckupError, RedisConfig,
-    RedisConfigError,
+    Asked, Broker, Delivery, LogPlace, PublishError, RedisBroker, RedisCheckup, RedisCheckupError,
+    RedisConfig, RedisConfigError,
 };
 use causeway_protocol::Topic;
 use futures_util::future;
@@ -420,7 +420,59 @@ async fn the_documented_access_rules_suffice() {
 
     node.leave("news");
     eventually("the topic is given up", || redis.subscribers("news") == 0).await;
+    assert_eq!(node.broker.append(&topic("_causeway.revoked"), "1".into()).await, Ok(()));
+    assert_eq!(read_log(&node, "_causeway.revoked").await, ["1"]);
     assert_eq!(redis.command::<Vec<redis::Value>>(&["ACL", "LOG"]), [], "something was refused");
+    let elsewhere = node.broker.append(&topic("orders"), "1".into()).await;
+    assert!(matches!(elsewhere, Err(PublishError::Refused(_))), "no other key is ours: {elsewhere:?}");
+}
+
+fn topic(name: &str) -> Topic {
+    Topic::parse(name).unwrap()
+}
+
+/// All entries of a log, page by page.
+async fn read_log(node: &Node, name: &str) -> Vec<String> {
+    let mut entries: Vec<(LogPlace, String)> = Vec::new();
+    loop {
+        let page = node.broker.read_log(&topic(name), entries.last().map(|(place, _)| place)).await.unwrap();
+        if page.is_empty() {
+            return entries.into_iter().map(|(_, entry)| entry).collect();
+        }
+        let text = |entry: &[u8]| String::from_utf8(entry.to_vec()).unwrap();
+        entries.extend(page.into_iter().map(|(place, entry)| (place, text(&entry))));
+    }
+}
+
+#[tokio::test]
+async fn a_log_keeps_its_entries_in_order_for_who_comes_later() {
+    let redis = RedisServer::start();
+    let config = RedisConfig { topic_prefix: "live:".to_owned(), ..RedisConfig::new(redis.url()) };
+    let node = Node::start_with(config.clone());
+    assert_eq!(read_log(&node, "_log").await, [""; 0]);
+    let numbers: Vec<String> = (0..1_234).map(|number| number.to_string()).collect();
+    let appended = numbers.iter().map(|number| node.broker.append(&topic("_log"), number.clone().into()));
+    assert!(future::join_all(appended).await.iter().all(Result::is_ok));
+    assert_eq!(redis.command::<usize>(&["XLEN", "live:_log"]), 1_234);
+    drop(node);
+    let late = Node::start_with(config);
+    assert_eq!(read_log(&late, "_log").await, numbers);
+    // What somebody else has put there is passed over, and reading goes on behind it.
+    redis.command::<String>(&["XADD", "live:_log", "*", "other", "field"]);
+    late.broker.append(&topic("_log"), "last".into()).await.unwrap();
+    assert_eq!(read_log(&late, "_log").await[1_234..], ["", "last"]);
+    redis.command::<String>(&["SET", "live:text", "1"]);
+    assert!(matches!(
+        late.broker.read_log(&topic("text"), None).await,
+        Err(PublishError::Unavailable | PublishError::Refused(_))
+    ));
+}
+
+#[tokio::test]
+async fn without_redis_a_log_is_not_to_be_had() {
+    let node = Node::start(&RedisServer::down());
+    assert_eq!(node.broker.append(&topic("_log"), "1".into()).await, Err(PublishError::Unavailable));
+    assert_eq!(node.broker.read_log(&topic("_log"), None).await, Err(PublishError::Unavailable));
 }
 
 /// What a look at the server finds, by the user of this name and password.
@@ -434,8 +486,8 @@ async fn checkup(redis: &RedisServer, user: &str, topic: Option<&str>) -> RedisC
 }
 
 fn refused(checkup: &RedisCheckup) -> Vec<&str> {
-    let refused = checkup.rights.iter().filter(|(_, refusal)| refusal.is_some());
-    refused.map(|(command, _)| *command).collect()
+    let refused = checkup.rights.iter().filter(|right| right.refusal.is_some());
+    refused.map(|right| right.command).collect()
 }
 
 #[tokio::test]
@@ -443,6 +495,7 @@ async fn a_look_at_redis_finds_how_it_is_set() {
     let redis = RedisServer::start();
     redis.command::<String>(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 1mb 512kb 5"]);
     let found = checkup(&redis, "", None).await;
+    assert_eq!(redis.command::<usize>(&["DBSIZE"]), 0, "a look leaves nothing behind");
     let info: String = redis.command(&["INFO", "server"]);
     let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
     assert_eq!(found.version.as_deref(), Some(version));
@@ -454,7 +507,7 @@ async fn a_look_at_redis_finds_how_it_is_set() {
         matches!(found.clock_ahead_ms, Asked::Told(ahead) if ahead.abs() < 1_000),
         "one machine, one clock"
     );
-    assert_eq!(found.channel, "app._causeway.doctor");
+    assert!(found.rights.iter().all(|right| right.place == "app._causeway.doctor"));
     assert_eq!(refused(&found), [] as [&str; 0]);
 }
 
@@ -464,9 +517,9 @@ async fn a_look_at_redis_finds_what_is_forbidden() {
     let rules = ["+ping", "+hello", "+subscribe", "+unsubscribe", "resetchannels", "&app.open.*"];
     redis.command::<String>(&[&["ACL", "SETUSER", "little", "on", ">secret"][..], &rules].concat());
     let found = checkup(&redis, "little:secret@", None).await;
-    assert_eq!(refused(&found), ["SUBSCRIBE", "PUBLISH", "UNWATCH"]);
+    assert_eq!(refused(&found), ["SUBSCRIBE", "PUBLISH", "UNWATCH", "XADD", "XRANGE"]);
     let found = checkup(&redis, "little:secret@", Some("open.1")).await;
-    assert_eq!(refused(&found), ["PUBLISH", "UNWATCH"]);
+    assert_eq!(refused(&found), ["PUBLISH", "UNWATCH", "XADD", "XRANGE"]);
     assert_eq!(found.user, Asked::NotAllowed);
     assert_eq!(found.output_buffer_limit, Asked::NotAllowed);
     assert_eq!(found.clock_ahead_ms, Asked::NotAllowed);
@@ -476,7 +529,10 @@ async fn a_look_at_redis_finds_what_is_forbidden() {
 #[tokio::test]
 async fn a_look_at_redis_takes_what_the_documented_access_rules_allow() {
     let redis = RedisServer::start();
-    redis.command::<String>(&documented_access_rules());
+    // As the document says for a prefix.
+    let prefixed = |rule| if rule == "~_causeway.*" { "~app._causeway.*" } else { rule };
+    let rules: Vec<_> = documented_access_rules().into_iter().map(prefixed).collect();
+    redis.command::<String>(&rules);
     let found = checkup(&redis, "causeway:secret@", None).await;
     assert_eq!(refused(&found), [] as [&str; 0]);
 }

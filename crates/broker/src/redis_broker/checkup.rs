@@ -1,6 +1,6 @@
 //! A look at Redis from outside the running broker: whether it lets us do what the broker needs, and how it is set.
 //!
-//! Everything is tried for real, on a reserved channel that no broker listens to: what Redis's access rules say is
+//! Everything is tried for real, on a reserved channel that no broker listens to and a log that none keeps: what Redis's access rules say is
 //! known best by who keeps to them. Nothing here judges what is found.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use tokio::time;
 
 use super::{RedisConfig, RedisConfigError};
 
-/// The topic whose channel is tried where no other is named.
+/// The topic whose channel is tried where no other is named, and the log that is.
 const TRIED_TOPIC: &str = "_causeway.doctor";
 
 /// What was found.
@@ -31,10 +31,19 @@ pub struct RedisCheckup {
     pub output_buffer_limit: Asked<String>,
     /// How far Redis's clock is ahead of ours, in milliseconds, give or take half a round trip (`TIME`).
     pub clock_ahead_ms: Asked<i64>,
-    /// The channel that was tried.
-    pub channel: String,
-    /// Each command that the broker needs, and Redis's refusal if it refused.
-    pub rights: Vec<(&'static str, Option<String>)>,
+    /// Of each command that the broker needs, whether we may.
+    pub rights: Vec<Right>,
+}
+
+/// One command, tried.
+#[derive(Clone, Debug)]
+pub struct Right {
+    /// The command.
+    pub command: &'static str,
+    /// The channel or key that it was tried on; commands without one stand with the channel.
+    pub place: String,
+    /// Redis's refusal, if it refused.
+    pub refusal: Option<String>,
 }
 
 /// The answer to a question that Redis may refuse.
@@ -72,27 +81,32 @@ impl RedisCheckup {
     pub async fn of(config: &RedisConfig, topic: Option<&Topic>) -> Result<Self, RedisCheckupError> {
         config.check()?;
         let deadline = config.command_deadline;
-        let channel = format!("{}{}", config.topic_prefix, topic.map_or(TRIED_TOPIC, Topic::as_str));
+        let name = |topic: &str| format!("{}{topic}", config.topic_prefix);
+        let (channel, log) = (name(topic.map_or(TRIED_TOPIC, Topic::as_str)), name(TRIED_TOPIC));
         let connection = connect(config).await?;
-        let whole = Self::ask(connection, channel, deadline);
+        let whole = Self::ask(connection, &channel, &log, deadline);
         time::timeout(deadline, whole).await.unwrap_or(Err(RedisCheckupError::Silent(deadline)))
     }
 
     async fn ask(
         mut redis: MultiplexedConnection,
-        channel: String,
+        channel: &str,
+        log: &str,
         deadline: Duration,
     ) -> Result<Self, RedisCheckupError> {
         let since = Instant::now();
         let ping = refusal(&mut redis, &cmd("PING")).await?;
         let round_trip = since.elapsed().min(deadline);
+        let right = |place: &str, command, refusal| Right { command, place: place.to_owned(), refusal };
         let rights = vec![
-            ("PING", ping),
-            ("SUBSCRIBE", refusal(&mut redis, cmd("SUBSCRIBE").arg(&channel)).await?),
-            ("UNSUBSCRIBE", refusal(&mut redis, cmd("UNSUBSCRIBE").arg(&channel)).await?),
-            ("PUBLISH", refusal(&mut redis, cmd("PUBLISH").arg(&channel).arg("")).await?),
+            right(channel, "PING", ping),
+            right(channel, "SUBSCRIBE", refusal(&mut redis, cmd("SUBSCRIBE").arg(channel)).await?),
+            right(channel, "UNSUBSCRIBE", refusal(&mut redis, cmd("UNSUBSCRIBE").arg(channel)).await?),
+            right(channel, "PUBLISH", refusal(&mut redis, cmd("PUBLISH").arg(channel).arg("")).await?),
             // What the pool of the publishing side tries a connection out with.
-            ("UNWATCH", refusal(&mut redis, &cmd("UNWATCH")).await?),
+            right(channel, "UNWATCH", refusal(&mut redis, &cmd("UNWATCH")).await?),
+            right(log, "XADD", append_refusal(&mut redis, log).await?),
+            right(log, "XRANGE", refusal(&mut redis, cmd("XRANGE").arg(log).arg("-").arg("+")).await?),
         ];
         Ok(Self {
             round_trip,
@@ -105,7 +119,6 @@ impl RedisCheckup {
             )
             .await,
             clock_ahead_ms: clock_ahead(&mut redis).await,
-            channel,
             rights,
         })
     }
@@ -135,6 +148,18 @@ async fn refusal(
         Ok(_) => Ok(None),
         Err(error) if error.code().is_some() => Ok(Some(error.to_string())),
         Err(error) => Err(unreachable(&error)),
+    }
+}
+
+/// What Redis says against appending to this log. No entry may stand at 0-0, so nothing is left behind.
+async fn append_refusal(
+    redis: &mut MultiplexedConnection,
+    log: &str,
+) -> Result<Option<String>, RedisCheckupError> {
+    match cmd("XADD").arg(log).arg("0-0").arg("entry").arg("").query_async::<Value>(redis).await {
+        Err(error) if is_forbidden(&error) => Ok(Some(error.to_string())),
+        Err(error) if error.code().is_none() => Err(unreachable(&error)),
+        _ => Ok(None),
     }
 }
 

@@ -3,7 +3,7 @@
 //! [`RedisBroker`] is a handle; the work is done on one thread of its own with two lanes that share nothing but
 //! the thread: the subscriber link (`link`) brings messages in, the publisher (`publisher`) takes publishes out.
 //! A topic is the Redis channel of the same name behind the configured prefix, and a payload is what was
-//! published, byte for byte.
+//! published, byte for byte. A log is the Redis Stream of that name, and its entries have one field.
 //!
 //! Locks: `Shared::exchange` first, an inbox under it. `Changes` has its own, under which nothing is locked.
 
@@ -23,7 +23,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 use self::changes::{Change, Changes};
-pub use self::checkup::{Asked, RedisCheckup, RedisCheckupError};
+pub use self::checkup::{Asked, RedisCheckup, RedisCheckupError, Right};
 use self::link::Supervisor;
 #[doc(hidden)]
 pub use self::link::deliveries_of;
@@ -31,7 +31,7 @@ use self::publisher::{Publisher, Publishes};
 use crate::interest::InterestTable;
 use crate::totals::Totals;
 use crate::workers::Workers;
-use crate::{Broker, Inbox, Interest, LinkReport, PublishError, Pulse, WorkerId};
+use crate::{Broker, Inbox, Interest, LinkReport, LogPlace, PublishError, Pulse, WorkerId};
 
 mod changes;
 mod checkup;
@@ -251,6 +251,18 @@ impl Broker for RedisBroker {
 
     fn publish(&self, topic: Topic, payload: Bytes) -> BoxFuture<'static, Result<(), PublishError>> {
         self.publishes.publish(&topic, payload)
+    }
+
+    fn append(&self, log: &Topic, entry: Bytes) -> BoxFuture<'static, Result<(), PublishError>> {
+        self.publishes.append(log, entry)
+    }
+
+    fn read_log(
+        &self,
+        log: &Topic,
+        after: Option<&LogPlace>,
+    ) -> BoxFuture<'static, Result<Vec<(LogPlace, Bytes)>, PublishError>> {
+        self.publishes.read_log(log, after)
     }
 
     fn link(&self) -> LinkReport {

@@ -1,4 +1,5 @@
-//! The publish lane: from a bounded queue to Redis, in the order of the calls.
+//! The publish lane: from a bounded queue to Redis, in the order of the calls. What is appended to a log or read
+//! from it goes the same way.
 //!
 //! Whatever has gathered while the last batch was on its way goes as one pipeline, so the slower Redis answers
 //! the larger the batches get. There is one batch on its way at a time: that is what keeps the order.
@@ -13,15 +14,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use causeway_protocol::Topic;
 use deadpool_redis::{Connection, Manager, Pool};
-use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture};
+use futures_util::{FutureExt, TryFutureExt};
 use redis::aio::ConnectionLike;
 use redis::{AsyncConnectionConfig, ConnectionInfo, Pipeline, ServerError, ServerErrorKind, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{self, Instant};
 
 use super::{RedisConfig, RedisConfigError, Shared};
-use crate::PublishError;
+use crate::{LOG_ENTRIES_MAX, LOG_PAGE, LogPlace, PublishError};
 
 /// Publishes in one pipeline.
 const BATCH_MAX: usize = 512;
@@ -39,6 +40,9 @@ const IDLE_MAX: Duration = Duration::from_secs(1);
 /// After a failure to connect, publishes fail at once for this long: trying for each would cost more and win
 /// nothing.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The one field of a log's entries.
+const ENTRY_FIELD: &str = "entry";
 
 /// Where publishes are handed in.
 pub(super) struct Publishes {
@@ -64,12 +68,18 @@ pub(super) struct Publisher {
 }
 
 struct Publish {
-    channel: String,
-    payload: Bytes,
+    errand: Errand,
     not_after: Instant,
-    outcome: oneshot::Sender<Result<(), PublishError>>,
+    outcome: oneshot::Sender<Result<Value, PublishError>>,
     /// Its share of `BYTES_WAITING_MAX`.
     _bytes: OwnedSemaphorePermit,
+}
+
+/// What Redis is asked to do.
+enum Errand {
+    Publish { channel: String, payload: Bytes },
+    Append { key: String, entry: Bytes },
+    ReadLog { key: String, from: String },
 }
 
 /// Both ends of a new lane.
@@ -112,8 +122,31 @@ impl Publishes {
         topic: &Topic,
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), PublishError>> {
+        self.ask(Errand::Publish { channel: self.name(topic), payload }).map_ok(drop).boxed()
+    }
+
+    pub(super) fn append(&self, log: &Topic, entry: Bytes) -> BoxFuture<'static, Result<(), PublishError>> {
+        self.ask(Errand::Append { key: self.name(log), entry }).map_ok(drop).boxed()
+    }
+
+    pub(super) fn read_log(
+        &self,
+        log: &Topic,
+        after: Option<&LogPlace>,
+    ) -> BoxFuture<'static, Result<Vec<(LogPlace, Bytes)>, PublishError>> {
+        let from = after.map_or_else(|| "-".to_owned(), LogPlace::next);
+        let reply = self.ask(Errand::ReadLog { key: self.name(log), from });
+        reply.map(|reply| entries(&reply?)).boxed()
+    }
+
+    /// The channel of a topic, or the key of a log.
+    fn name(&self, topic: &Topic) -> String {
+        format!("{}{topic}", self.topic_prefix)
+    }
+
+    fn ask(&self, errand: Errand) -> BoxFuture<'static, Result<Value, PublishError>> {
         let not_after = Instant::now() + self.deadline;
-        match self.enqueue(topic, payload, not_after) {
+        match self.enqueue(errand, not_after) {
             Ok(outcome) => in_time(outcome, not_after).boxed(),
             Err(error) => future::ready(Err(error)).boxed(),
         }
@@ -121,15 +154,13 @@ impl Publishes {
 
     fn enqueue(
         &self,
-        topic: &Topic,
-        payload: Bytes,
+        errand: Errand,
         not_after: Instant,
-    ) -> Result<oneshot::Receiver<Result<(), PublishError>>, PublishError> {
-        let size = u32::try_from(payload.len()).map_err(|_| PublishError::Busy)?;
+    ) -> Result<oneshot::Receiver<Result<Value, PublishError>>, PublishError> {
+        let size = u32::try_from(errand.bytes()).map_err(|_| PublishError::Busy)?;
         let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(size).map_err(|_| PublishError::Busy)?;
-        let channel = format!("{}{topic}", self.topic_prefix);
         let (outcome, answer) = oneshot::channel();
-        let publish = Publish { channel, payload, not_after, outcome, _bytes: bytes };
+        let publish = Publish { errand, not_after, outcome, _bytes: bytes };
         self.queue.try_send(publish).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => PublishError::Busy,
             mpsc::error::TrySendError::Closed(_) => PublishError::Unavailable,
@@ -138,10 +169,71 @@ impl Publishes {
     }
 }
 
+impl Errand {
+    /// What it costs while it waits.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Publish { payload: bytes, .. } | Self::Append { entry: bytes, .. } => bytes.len(),
+            Self::ReadLog { .. } => 0,
+        }
+    }
+
+    fn add_to(&self, pipeline: &mut Pipeline) {
+        match self {
+            Self::Publish { channel, payload } => pipeline.cmd("PUBLISH").arg(channel).arg(&payload[..]),
+            Self::Append { key, entry } => {
+                let command = pipeline.cmd("XADD").arg(key).arg("MAXLEN").arg("~").arg(LOG_ENTRIES_MAX);
+                command.arg("*").arg(ENTRY_FIELD).arg(&entry[..])
+            }
+            Self::ReadLog { key, from } => {
+                pipeline.cmd("XRANGE").arg(key).arg(from).arg("+").arg("COUNT").arg(LOG_PAGE)
+            }
+        };
+    }
+}
+
+impl LogPlace {
+    /// What Redis calls this place (`milliseconds-number`).
+    fn parse(id: &str) -> Option<Self> {
+        let (major, minor) = id.split_once('-')?;
+        Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    }
+
+    /// The first place behind this one.
+    fn next(&self) -> String {
+        match self.minor.checked_add(1) {
+            Some(minor) => format!("{}-{minor}", self.major),
+            None => format!("{}-0", self.major.saturating_add(1)),
+        }
+    }
+}
+
+/// The entries that Redis answered with. One that nobody here has made is passed over.
+fn entries(reply: &Value) -> Result<Vec<(LogPlace, Bytes)>, PublishError> {
+    let Value::Array(entries) = reply else {
+        return Err(PublishError::Refused("the answer is no list of entries".to_owned()));
+    };
+    Ok(entries.iter().filter_map(entry).collect())
+}
+
+fn entry(entry: &Value) -> Option<(LogPlace, Bytes)> {
+    let Value::Array(parts) = entry else { return None };
+    let [Value::BulkString(id), Value::Array(fields)] = &parts[..] else { return None };
+    let place = LogPlace::parse(str::from_utf8(id).ok()?)?;
+    let entry = match &fields[..] {
+        [Value::BulkString(field), Value::BulkString(entry)] if field == ENTRY_FIELD.as_bytes() => {
+            entry.clone()
+        }
+        // Still a place to go on from.
+        _ => Vec::new(),
+    };
+    Some((place, entry.into()))
+}
+
 async fn in_time(
-    outcome: oneshot::Receiver<Result<(), PublishError>>,
+    outcome: oneshot::Receiver<Result<Value, PublishError>>,
     not_after: Instant,
-) -> Result<(), PublishError> {
+) -> Result<Value, PublishError> {
     match time::timeout_at(not_after, outcome).await {
         Ok(Ok(outcome)) => outcome,
         // Too late, or the broker has ended.
@@ -165,13 +257,13 @@ impl Publisher {
 
     /// The batch that begins with `first`.
     fn gather(&mut self, first: Publish) -> Vec<Publish> {
-        let mut bytes = first.payload.len();
+        let mut bytes = first.errand.bytes();
         let mut batch = vec![first];
         while batch.len() < BATCH_MAX
             && bytes < BATCH_BYTES
             && let Ok(next) = self.queue.try_recv()
         {
-            bytes += next.payload.len();
+            bytes += next.errand.bytes();
             batch.push(next);
         }
         batch
@@ -200,7 +292,7 @@ impl Publisher {
     async fn send(&mut self, batch: &[Publish]) -> Option<Vec<Value>> {
         let mut pipeline = Pipeline::with_capacity(batch.len());
         for publish in batch {
-            pipeline.cmd("PUBLISH").arg(&publish.channel).arg(&publish.payload[..]);
+            publish.errand.add_to(&mut pipeline);
         }
         let replies = self.connection().await?.req_packed_commands(&pipeline, 0, batch.len()).await.ok()?;
         (replies.len() == batch.len()).then_some(replies)
@@ -234,17 +326,17 @@ impl Publisher {
 }
 
 impl Publish {
-    fn answer(self, outcome: Result<(), PublishError>) {
+    fn answer(self, outcome: Result<Value, PublishError>) {
         // Nobody may be waiting for it any more.
         let _ = self.outcome.send(outcome);
     }
 }
 
-fn outcome(reply: Value) -> Result<(), PublishError> {
+fn outcome(reply: Value) -> Result<Value, PublishError> {
     match reply {
         Value::ServerError(error) => Err(refusal(&error)),
-        // The number of receivers says nothing about who will get it, so it is not looked at.
-        _ => Ok(()),
+        // The number of a publish's receivers says nothing about who will get it: nobody looks at it.
+        reply => Ok(reply),
     }
 }
 

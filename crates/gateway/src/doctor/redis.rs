@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use causeway_broker::{Asked, RedisCheckup, RedisCheckupError};
+use causeway_broker::{Asked, RedisCheckup, RedisCheckupError, Right};
 
 use super::Finding;
 
@@ -53,20 +53,22 @@ fn version(version: Option<&str>) -> Finding {
 
 fn rights(checkup: &RedisCheckup) -> Finding {
     let check = "redis_rights";
-    let refused = checkup.rights.iter().filter_map(|(command, refusal)| {
-        refusal.as_ref().map(|refusal| format!("{command} on `{}`: {refusal}", checkup.channel))
+    let refused = checkup.rights.iter().filter_map(|Right { command, place, refusal }| {
+        refusal.as_ref().map(|refusal| format!("{command} on `{place}`: {refusal}"))
     });
     let refused: Vec<_> = refused.collect();
     if refused.is_empty() {
-        let commands: Vec<_> = checkup.rights.iter().map(|(command, _)| *command).collect();
-        return Finding::ok(check, format!("may {} (tried on `{}`)", commands.join(", "), checkup.channel));
+        let tried =
+            checkup.rights.iter().map(|Right { command, place, .. }| format!("{command} on `{place}`"));
+        return Finding::ok(check, format!("may {}", tried.collect::<Vec<_>>().join(", ")));
     }
     Finding::error(
         check,
         refused.join("; "),
-        "the commands that the broker needs, on every channel behind redis.topic_prefix",
-        "ACL SETUSER … +subscribe +unsubscribe +publish +ping +unwatch, and &prefix* for the channels; where \
-         only some topics are meant to be allowed, name one with --topic",
+        "the commands that the broker needs, on every channel behind redis.topic_prefix, and on keys there that \
+         begin with `_causeway.`",
+        "ACL SETUSER … +subscribe +unsubscribe +publish +ping +unwatch +xadd +xrange, &prefix* for the channels \
+         and ~prefix_causeway.* for the keys; where only some topics are meant to be allowed, name one with --topic",
     )
 }
 

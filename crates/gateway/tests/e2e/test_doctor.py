@@ -156,7 +156,7 @@ def test_how_redis_is_set_is_judged(redis, tmp_path):
 def test_what_redis_forbids_is_named_by_its_command(redis, tmp_path):
     settings = healthy(redis)
     with redis.client() as client:
-        rules = ["+ping", "+hello", "+subscribe", "+unsubscribe", "+unwatch", "resetchannels", "&open.*"]
+        rules = ["+ping", "+hello", "+subscribe", "+unsubscribe", "+unwatch", "+xadd", "+xrange", "~_causeway.*", "resetchannels", "&open.*"]
         client.execute_command("ACL", "SETUSER", "little", "on", ">secret", *rules)
     settings["redis"]["url"] = redis.url.replace("//", "//little:secret@")
     not_allowed = {"redis_output_buffer": "note", "clock": "note"}
