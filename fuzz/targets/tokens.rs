@@ -40,7 +40,7 @@ fn verifier() -> Verifier {
         key: DecodingKey::from_secret(SECRET),
     };
     let issuer = Issuer { keys: vec![Arc::new(key)], ..Issuer::default() };
-    Verifier::new(vec![issuer], Duration::from_secs(5))
+    Verifier::new(vec![issuer], Duration::from_secs(5), Arc::default())
 }
 
 fn signed(header: &[u8], claims: &[u8]) -> String {

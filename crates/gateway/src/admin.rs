@@ -13,6 +13,7 @@ use crate::explain::{Explanation, Question};
 use crate::node::Node;
 use crate::rejection::Rejection;
 use crate::reload::{Reloaded, Reloader};
+use crate::revocation::{RevokeRequest, Revoked};
 
 pub(crate) mod access;
 
@@ -22,6 +23,8 @@ pub const READY_PATH: &str = "/readyz";
 pub const EXPLAIN_PATH: &str = "/admin/explain";
 /// Where a node tells where its clients come from; also what `causeway doctor --live` asks.
 pub const ADDRESSES_PATH: &str = "/admin/addresses";
+/// Where tokens are revoked; also what `causeway revoke` asks.
+pub const REVOKE_PATH: &str = "/admin/revoke";
 /// How often the live feed tells.
 const FEED_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -42,7 +45,8 @@ pub(crate) fn routes(config: &mut web::ServiceConfig, node: &Arc<Node>, reloader
                 .app_data(web::JsonConfig::default().error_handler(|error, _| bad_question(&error).into()))
                 .route("/explain", web::post().to(explain))
                 .route("/addresses", web::get().to(addresses))
-                .route("/reload", web::post().to(reload)),
+                .route("/reload", web::post().to(reload))
+                .route("/revoke", web::post().to(revoke)),
         );
 }
 
@@ -90,6 +94,16 @@ async fn reload(
     let reloader = reloader.ok_or(Rejection::NotFound)?;
     let by = request.peer_addr().map_or_else(String::new, |peer| peer.to_string());
     reloader.reload(&node, &by).map(web::Json).map_err(|error| Rejection::BadConfiguration(error.to_string()))
+}
+
+/// Ends tokens before their time: [`RevokeRequest`] in, [`Revoked`] out.
+async fn revoke(
+    node: web::Data<Node>,
+    request: web::Json<RevokeRequest>,
+) -> Result<web::Json<Revoked>, Rejection> {
+    let revocation = node.revoke(request.into_inner()).await?;
+    tracing::info!(until = revocation.until(), "tokens are revoked");
+    Ok(web::Json(Revoked { until: revocation.until() }))
 }
 
 fn bad_question(error: &dyn std::fmt::Display) -> Rejection {

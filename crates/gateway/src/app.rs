@@ -22,7 +22,7 @@ use crate::node::{Node, Phase};
 use crate::reload::Reloader;
 use crate::token::KeySet;
 use crate::worker::Worker;
-use crate::{admin, canary, public, upgrade};
+use crate::{admin, canary, public, revocation, upgrade};
 
 /// How long a client may take to send a request's head.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -122,6 +122,7 @@ impl Gateway {
         let handles = [public.handle(), admin.handle()];
         let stop = actix_rt::spawn(stop_on_signal(Arc::clone(&node), drain, handles));
         actix_rt::spawn(keep_keys_fresh(Arc::clone(&node)));
+        actix_rt::spawn(revocation::follow(Arc::clone(&node.broker), Arc::clone(&node.revocations)));
         actix_rt::spawn(sweep(Arc::clone(&node)));
         if let Some((reloader, hangups)) = reloads {
             actix_rt::spawn(reload_on_signal(Arc::clone(&node), reloader, hangups));

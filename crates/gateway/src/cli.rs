@@ -6,6 +6,7 @@ pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod publish;
+pub(crate) mod revoke;
 pub(crate) mod serve;
 pub(crate) mod token;
 

@@ -18,6 +18,7 @@ use crate::handshake;
 use crate::metrics::Metrics;
 use crate::origin::AllowedOrigins;
 use crate::rejection::Rejection;
+use crate::revocation::Revocations;
 use crate::token::{TokenError, Verified, Verifier};
 
 /// What decides who is let in, but for how many.
@@ -80,11 +81,16 @@ pub(crate) struct Guest {
 }
 
 impl Entrance {
-    /// Lets in who has a token by `auth`, from pages of `allowed_origins`.
-    pub(crate) fn new(auth: Auth, allowed_origins: AllowedOrigins, trusted_proxies: Vec<IpNet>) -> Self {
+    /// Lets in who has a token by `auth` that is not revoked, from pages of `allowed_origins`.
+    pub(crate) fn new(
+        auth: Auth,
+        allowed_origins: AllowedOrigins,
+        trusted_proxies: Vec<IpNet>,
+        revocations: Arc<Revocations>,
+    ) -> Self {
         let Auth { issuers, leeway, cookie, query_token } = auth;
         Self {
-            verifier: Verifier::new(issuers, leeway),
+            verifier: Verifier::new(issuers, leeway, revocations),
             allowed_origins,
             trusted_proxies: TrustedProxies::new(trusted_proxies),
             cookie,

@@ -3,7 +3,8 @@
 //!
 //! The rules are those that decide for real (see `entrance`, and the hub's policy); here they are only asked one by
 //! one and put into words. Asking a node that runs counts as one upgrade of the address asked about, and as one
-//! connection for that moment. A configuration alone knows neither, so those rules stay out of its answer.
+//! connection for that moment. A configuration alone knows neither, so those rules stay out of its answer; nor does
+//! it know what is revoked.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -23,6 +24,7 @@ use crate::config::Config;
 use crate::entrance::{Attempt, Entrance, Gate, Rule};
 use crate::node::Node;
 use crate::rejection::Rejection;
+use crate::revocation::Revocations;
 use crate::token::{FetchError, Place, TokenError, Verifier};
 
 /// What is asked. The keys of its JSON are its fields, all of them optional.
@@ -125,7 +127,10 @@ impl Explanation {
     /// # Errors
     /// [`ExplainError`]
     pub async fn by_configuration(config: Config, question: &Question) -> Result<Self, ExplainError> {
-        let entrance = Entrance::new(config.auth, config.allowed_origins, config.trusted_proxies);
+        // What is revoked, only nodes know.
+        let revocations = Arc::new(Revocations::default());
+        let entrance =
+            Entrance::new(config.auth, config.allowed_origins, config.trusted_proxies, revocations);
         let (admission, budget) = (Admission::new(config.admission), Budget::new(config.budget_bytes));
         let gate =
             Gate { entrance: &entrance, admission: &Arc::new(admission), budget: &budget, metrics: None };

@@ -20,6 +20,7 @@ pub mod origin;
 pub mod public;
 pub mod rejection;
 pub mod reload;
+pub mod revocation;
 pub mod token;
 
 mod budget;

@@ -40,6 +40,8 @@ enum Command {
     Token(cli::token::TokenArgs),
     /// Publish one message
     Publish(cli::publish::PublishArgs),
+    /// End tokens before their time, on all nodes
+    Revoke(cli::revoke::RevokeArgs),
     /// Validate the configuration and print what is in effect, and where each value came from
     Check(cli::check::CheckArgs),
     /// Hold the configuration against the machine, Redis and the proxy. Exits with 0 if all is well or only
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Dev { overrides } => done(cli::dev::run(&overrides)),
         Command::Token(args) => done(cli::token::run(&args)),
         Command::Publish(args) => done(cli::publish::run(args)),
+        Command::Revoke(args) => done(cli::revoke::run(args)),
         Command::Check(args) => done(cli::check::run(&args)),
         Command::Doctor(args) => told(cli::doctor::run(args)),
         Command::Explain(args) => told(cli::explain::run(args)),

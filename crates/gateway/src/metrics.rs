@@ -72,6 +72,8 @@ pub struct NodeReport {
     pub budget_used_bytes: usize,
     /// Connections that a draining node still has.
     pub draining: usize,
+    /// Revocations in force.
+    pub revocations: usize,
     /// What the broker says.
     pub link: LinkReport,
 }
@@ -121,6 +123,7 @@ struct NodeMetrics {
     budget_bytes: IntGauge,
     budget_used_bytes: IntGauge,
     drain_connections_remaining: IntGauge,
+    revocations: IntGauge,
 }
 
 /// What the broker reports, copied at each scrape.
@@ -436,6 +439,7 @@ impl NodeMetrics {
                 "causeway_drain_connections_remaining",
                 "Connections that a draining node has still to close; 0 on a node that is not draining.",
             ),
+            revocations: series.gauge("causeway_revocations", "Revocations of tokens in force on the node."),
         }
     }
 
@@ -445,6 +449,7 @@ impl NodeMetrics {
         self.budget_bytes.set(count(node.budget_bytes));
         self.budget_used_bytes.set(count(node.budget_used_bytes));
         self.drain_connections_remaining.set(count(node.draining));
+        self.revocations.set(count(node.revocations));
     }
 }
 
@@ -457,7 +462,7 @@ impl LinkMetrics {
                 .counter("causeway_redis_reconnects_total", "How often the lost link was established again."),
             topics: series.gauge(
                 "causeway_redis_topics",
-                "Topics this node is subscribed to at the broker, or trying to be; its own canary is one.",
+                "Topics this node is subscribed to at the broker, or trying to be; two are its own, for canaries and revocations.",
             ),
             messages_received: series
                 .counter("causeway_messages_received_total", "Messages that arrived from the broker."),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::entrance::{Attempt, Entrance, Gate, Guest};
 use crate::metrics::{Metrics, NodeReport};
 use crate::rejection::Rejection;
+use crate::revocation::{self, REVOCATIONS_MAX, Revocation, Revocations, RevokeError, RevokeRequest};
 use crate::settings::Settings;
 use crate::token::{TokenError, Verified};
 
@@ -44,6 +45,7 @@ pub struct Node {
     pub(crate) name: Box<str>,
     pub(crate) inbox_bytes: usize,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) revocations: Arc<Revocations>,
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) metrics: Metrics,
     pub(crate) budget: Budget,
@@ -54,6 +56,8 @@ pub struct Node {
     settings: watch::Sender<Arc<Settings>>,
     /// Whether there was a time when every key set was known.
     had_key_sets: AtomicBool,
+    /// How many workers have begun, which is the number of the next.
+    workers: AtomicU16,
     phase: watch::Sender<Phase>,
 }
 
@@ -63,6 +67,7 @@ impl Node {
     /// # Errors
     /// Where the broker cannot even be tried.
     pub fn start(mut config: Config) -> Result<Arc<Self>, causeway_broker::RedisConfigError> {
+        let revocations = Arc::new(Revocations::default());
         let broker: Arc<dyn Broker> = match config.redis.take() {
             Some(redis) => RedisBroker::start(redis)?,
             None => Arc::new(EmbeddedBroker::new(config.hub.publish_bytes)),
@@ -73,14 +78,16 @@ impl Node {
             name: mem::take(&mut config.node),
             inbox_bytes: config.inbox_bytes,
             admission: Arc::new(Admission::new(config.admission)),
+            revocations: Arc::clone(&revocations),
             broker,
             metrics: Metrics::new(&class_names),
             budget: Budget::new(config.budget_bytes),
             canary: CanaryState::default(),
             topic_classes: topic_classes.into(),
             pulses: Mutex::default(),
-            settings: watch::Sender::new(Arc::new(Settings::new(config))),
+            settings: watch::Sender::new(Arc::new(Settings::new(config, revocations))),
             had_key_sets: AtomicBool::new(false),
+            workers: AtomicU16::new(0),
             phase: watch::Sender::new(Phase::Serving),
         }))
     }
@@ -108,11 +115,11 @@ impl Node {
     }
 
     /// Puts a configuration into effect, as far as that goes without a restart. What is known of published keys
-    /// stays known.
+    /// stays known, and what is revoked stays revoked.
     pub(crate) fn apply(&self, mut config: Config) {
         self.admission.set_limits(config.admission);
         config.auth.take_over(&self.settings().entrance.verifier);
-        self.settings.send_replace(Arc::new(Settings::new(config)));
+        self.settings.send_replace(Arc::new(Settings::new(config, Arc::clone(&self.revocations))));
     }
 
     /// The settings now. They may change between two looks.
@@ -149,6 +156,25 @@ impl Node {
         }
     }
 
+    /// Ends tokens before their time, on all nodes.
+    pub(crate) async fn revoke(&self, request: RevokeRequest) -> Result<Revocation, RevokeError> {
+        let revocation = request.meant_at(revocation::now())?;
+        let verifier = &self.settings().entrance.verifier;
+        if revocation.issuer().is_some_and(|issuer| !verifier.knows_issuer(issuer)) {
+            return Err(RevokeError::Unclear("no issuer of this name is configured here"));
+        }
+        if self.revocations.len() >= REVOCATIONS_MAX {
+            return Err(RevokeError::Full);
+        }
+        revocation.announce(&*self.broker).await?;
+        Ok(revocation)
+    }
+
+    /// The number of a worker that begins: 0, 1, 2, …
+    pub(crate) fn next_worker(&self) -> u16 {
+        self.workers.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// The phase now.
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
@@ -172,6 +198,9 @@ impl Node {
         }
         if !self.has_had_key_sets() {
             return Some("published keys have not been fetched yet");
+        }
+        if !self.revocations.is_read() {
+            return Some("revocations have not been read yet");
         }
         self.canary.trouble()
     }
@@ -214,6 +243,7 @@ impl Node {
             budget_bytes: self.budget.bytes(),
             budget_used_bytes: self.budget.used(),
             draining: if is_draining { self.admission.connections() } else { 0 },
+            revocations: self.revocations.len(),
             link: self.broker.link(),
         }
     }

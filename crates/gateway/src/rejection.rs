@@ -5,9 +5,11 @@
 use std::time::Duration;
 
 use actix_http::StatusCode;
+use causeway_broker::PublishError;
 use causeway_protocol::TopicError;
 use serde::Serialize;
 
+use crate::revocation::RevokeError;
 use crate::token::TokenError;
 
 /// Why a request was refused.
@@ -62,7 +64,7 @@ pub enum Rejection {
     #[error("the broker did not confirm in time")]
     BrokerUnavailable,
     /// The broker refused.
-    #[error("the broker refused the publish")]
+    #[error("the broker refused")]
     BrokerRefused,
     /// There is nothing here.
     #[error("there is nothing at this path")]
@@ -76,6 +78,9 @@ pub enum Rejection {
     /// What the admin listener is asked makes no sense.
     #[error("{0}")]
     BadQuestion(String),
+    /// As many tokens are revoked as can be.
+    #[error("{0}")]
+    TooManyRevocations(RevokeError),
     /// The configuration cannot be reloaded.
     #[error("nothing has changed: {0}")]
     BadConfiguration(String),
@@ -123,6 +128,7 @@ impl Rejection {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BrokerRefused => StatusCode::BAD_GATEWAY,
             Self::BadConfiguration(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooManyRevocations(_) => StatusCode::CONFLICT,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         }
@@ -146,6 +152,7 @@ impl Rejection {
             Self::UnreadablePayload | Self::BadQuestion(_) => "malformed",
             Self::BrokerUnavailable => "broker_unavailable",
             Self::BrokerRefused => "broker_refused",
+            Self::TooManyRevocations(_) => "limit_exceeded",
             Self::BadConfiguration(_) => "bad_configuration",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -187,6 +194,20 @@ impl Rejection {
             body.len(),
         )
         .into_bytes()
+    }
+}
+
+impl From<RevokeError> for Rejection {
+    fn from(error: RevokeError) -> Self {
+        match error {
+            RevokeError::Unclear(_) => Self::BadQuestion(error.to_string()),
+            RevokeError::Full => Self::TooManyRevocations(error),
+            RevokeError::Broker(PublishError::Refused(cause)) => {
+                tracing::error!(cause, "Redis does not let this node revoke tokens");
+                Self::BrokerRefused
+            }
+            RevokeError::Broker(PublishError::Unavailable | PublishError::Busy) => Self::BrokerUnavailable,
+        }
     }
 }
 

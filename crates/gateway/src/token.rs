@@ -16,6 +16,7 @@ pub use self::issuer::Issuer;
 pub(crate) use self::issuer::is_kid;
 pub use self::jwks::PUBLIC_ALGORITHMS;
 pub use self::key_set::{FetchError, KeySet, Place};
+use crate::revocation::Revocations;
 
 mod claims;
 mod issuer;
@@ -60,6 +61,9 @@ pub enum TokenError {
     /// Issued for somebody else.
     #[error("the token's audience is not this service")]
     WrongAudience,
+    /// Ended before its time.
+    #[error("the token was revoked")]
+    Revoked,
     /// A claim is missing or has the wrong shape.
     #[error("the token's claims are unusable: {0}")]
     BadClaims(Cow<'static, str>),
@@ -78,6 +82,7 @@ impl TokenError {
         "not_yet_valid",
         "wrong_issuer",
         "wrong_audience",
+        "revoked",
         "bad_claims",
     ];
 
@@ -94,6 +99,7 @@ impl TokenError {
             Self::NotYetValid => "not_yet_valid",
             Self::WrongIssuer => "wrong_issuer",
             Self::WrongAudience => "wrong_audience",
+            Self::Revoked => "revoked",
             Self::BadClaims(_) => "bad_claims",
         }
     }
@@ -124,19 +130,20 @@ pub struct Verifier {
     issuers: Vec<Issuer>,
     /// How far clocks may be apart.
     leeway: Duration,
+    revocations: Arc<Revocations>,
     /// Tokens of one kind grant the same, and thousands of connections hold the result: equal grants are one.
     grants: Mutex<HashMap<Grants, Weak<Grants>>>,
 }
 
 impl Verifier {
     /// Accepts the tokens of `issuers`: each token is judged by the one that its `iss` names, and by no other's
-    /// keys and rules. Where there is one issuer only, it judges all.
+    /// keys and rules. Where there is one issuer only, it judges all. What `revocations` name is refused.
     ///
     /// # Panics
     /// In a build without cryptography: at once, and not when the first client comes.
-    pub fn new(issuers: Vec<Issuer>, leeway: Duration) -> Self {
+    pub fn new(issuers: Vec<Issuer>, leeway: Duration, revocations: Arc<Revocations>) -> Self {
         issuers.iter().flat_map(|issuer| &issuer.keys).for_each(|key| drop(key.check("", "")));
-        Self { issuers, leeway, grants: Mutex::default() }
+        Self { issuers, leeway, revocations, grants: Mutex::default() }
     }
 
     /// Verifies `token`. Takes some microseconds (HMAC) to some tens (RSA, ECDSA) and does not block.
@@ -162,12 +169,22 @@ impl Verifier {
         let claims = Claims::parse(payload)?;
         issuer.check(&claims, payload)?;
         let expires_in = self.time_left(&claims, now)?;
-        Ok(Verified { policy: Policy::new(claims.subject, self.share(claims.grants)), expires_in })
+        let mark = self.revocations.mark(issuer.name.as_deref(), claims.id.as_deref(), claims.issued);
+        let policy = Policy::new(claims.subject, self.share(claims.grants)).marked(mark);
+        if self.revocations.revokes(&policy) {
+            return Err(TokenError::Revoked);
+        }
+        Ok(Verified { policy, expires_in })
     }
 
     /// Forgets grants that nobody holds any more. To be called about once a minute.
     pub fn sweep(&self) {
         self.shared_grants().retain(|_, shared| shared.strong_count() > 0);
+    }
+
+    /// Whether one of the issuers is called so.
+    pub(crate) fn knows_issuer(&self, name: &str) -> bool {
+        self.issuers.iter().any(|issuer| issuer.name.as_deref() == Some(name))
     }
 
     /// The key sets of all issuers, to be kept fresh.

@@ -53,7 +53,10 @@ pub(crate) struct Worker {
     /// What the messages of clients may cost.
     pub(crate) frame_limits: Cell<FrameLimits>,
     settings: RefCell<watch::Receiver<Arc<Settings>>>,
+    /// What the broker calls it.
     id: WorkerId,
+    /// What people call it, in names of sessions and in metrics.
+    number: u16,
     inbox: Arc<Inbox>,
     /// By the session's index.
     sockets: RefCell<Vec<Option<Rc<Socket>>>>,
@@ -65,6 +68,8 @@ pub(crate) struct Worker {
     lag: Cell<Lag>,
     outbox_bytes_highest: Cell<usize>,
     is_draining: Cell<bool>,
+    /// The version of the revocations that the sessions were last compared with.
+    revocations: Cell<u64>,
 }
 
 impl Worker {
@@ -74,9 +79,11 @@ impl Worker {
         let id = node.broker.attach(Arc::clone(&inbox));
         let mut watched = node.watch_settings();
         let settings = Arc::clone(&watched.borrow_and_update());
-        let hub = Hub::new(&*node.name, id.0, settings.hub.clone(), rand::random());
+        let number = node.next_worker();
+        let hub = Hub::new(&*node.name, number, settings.hub.clone(), rand::random());
         let hub = hub.with_classes(Arc::clone(&node.topic_classes));
         let worker = Rc::new(Self {
+            number,
             node: Arc::clone(node),
             hub: RefCell::new(hub),
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
@@ -93,6 +100,7 @@ impl Worker {
             lag: Cell::default(),
             outbox_bytes_highest: Cell::default(),
             is_draining: Cell::new(false),
+            revocations: Cell::new(0),
         });
         let running = actix_rt::spawn(Rc::clone(&worker).run());
         actix_rt::spawn(async move {
@@ -288,6 +296,12 @@ impl Worker {
             hub.drain(window, now);
         }
         hub.tick(now);
+        // Looked at before the comparison: what is added meanwhile is for the next tick.
+        let version = self.node.revocations.version();
+        if self.revocations.replace(version) != version {
+            let count = hub.revoke(|policy| self.node.revocations.revokes(policy), now);
+            tracing::info!(count, "sessions end because their tokens were revoked");
+        }
         drop(hub);
         self.pulse.beat();
         self.report();
@@ -306,7 +320,7 @@ impl Worker {
             outbox_bytes_highest: self.outbox_bytes_highest.get(),
             lag: self.lag.get().worst(),
         };
-        self.node.metrics.add(self.id.0, &before, &now);
+        self.node.metrics.add(self.number, &before, &now);
         self.reported.replace(now);
     }
 

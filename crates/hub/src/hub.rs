@@ -282,7 +282,19 @@ impl Hub {
         }
     }
 
-    /// Closes a session that does not keep up: what waits is dropped.
+    /// Ends the sessions whose tokens are revoked, and says how many. What waits for them is dropped, for they are
+    /// owed nothing any more. Looks at every session.
+    pub fn revoke(&mut self, is_revoked: impl Fn(&Policy) -> bool, now: Moment) -> usize {
+        let sessions = self.sessions.iter().map(|(_, session)| session);
+        let revoked = sessions.filter(|session| session.is_open() && is_revoked(&session.policy));
+        let revoked: Vec<SessionKey> = revoked.map(|session| session.key).collect();
+        for &key in &revoked {
+            self.cut(key, CloseCode::TokenExpired, now);
+        }
+        revoked.len()
+    }
+
+    /// Closes a session and drops what waits for it.
     fn cut(&mut self, key: SessionKey, code: CloseCode, now: Moment) {
         let Some(session) = self.session_mut(key) else { return };
         let discarded = session.outbox.discard();
@@ -380,7 +392,7 @@ impl Hub {
     ) {
         let Some(session) = self.session_mut(key) else { return };
         let (policy, token_expires) = match verdict {
-            Ok((policy, _)) if policy.subject() != session.policy.subject() => {
+            Ok((policy, _)) if !policy.is_same_subject(&session.policy) => {
                 let message = "the token is another subject's";
                 return self.refuse(key, Some(id), ErrorCode::Unauthenticated, message, now);
             }

@@ -28,5 +28,5 @@ pub use hub::{Ended, Fate, Hub, InterestChange, PublishOutcome, Request};
 pub use limits::HubLimits;
 pub use moment::Moment;
 pub use outbox::Outbox;
-pub use policy::{Grants, Policy, PublishPermit, SubscribePermit};
+pub use policy::{Grants, Policy, PublishPermit, SubscribePermit, TokenMark};
 pub use session::SessionKey;

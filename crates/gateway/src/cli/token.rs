@@ -44,6 +44,9 @@ pub(crate) struct Grant<'a> {
 struct Claims<'a> {
     sub: &'a str,
     exp: u64,
+    iat: u64,
+    /// So that this one can be revoked.
+    jti: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     iss: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,6 +82,8 @@ pub(crate) fn sign(auth: &AuthGiven, kid: Option<&str>, grant: &Grant<'_>) -> Re
     let claims = Claims {
         sub: grant.subject,
         exp: (now + grant.ttl).as_secs(),
+        iat: now.as_secs(),
+        jti: format!("{:032x}", rand::random::<u128>()),
         iss: table.issuer,
         aud: table.audience,
         causeway: GrantClaims { subscribe: grant.subscribe, publish: grant.publish },

@@ -42,6 +42,8 @@ pub(super) struct Claims {
     pub(super) expires: Duration,
     pub(super) not_before: Option<Duration>,
     pub(super) issued: Option<Duration>,
+    /// The token's own name (`jti`).
+    pub(super) id: Option<String>,
     pub(super) grants: Grants,
 }
 
@@ -106,9 +108,8 @@ impl Claims {
         let raw: RawClaims<'_> = raw_claims(&json)?;
         let subject: String = required("sub", raw.sub)?;
         check_name("sub", &subject)?;
-        if let Some(jti) = claim::<String>("jti", raw.jti)? {
-            check_name("jti", &jti)?;
-        }
+        let id: Option<String> = claim("jti", raw.jti)?;
+        id.iter().try_for_each(|id| check_name("jti", id))?;
         Ok(Self {
             subject,
             issuer: claim("iss", raw.iss)?,
@@ -116,6 +117,7 @@ impl Claims {
             expires: time("exp", required("exp", raw.exp)?)?,
             not_before: claim("nbf", raw.nbf)?.map(|seconds| time("nbf", seconds)).transpose()?,
             issued: claim("iat", raw.iat)?.map(|seconds| time("iat", seconds)).transpose()?,
+            id,
             grants: raw.causeway.map_or(Ok(Grants::default()), grants)?,
         })
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use self::signers::{HMAC_NEXT, HMAC_SECRET, Signer};
 use super::*;
+use crate::revocation::Revocation;
 
 mod issuers;
 mod key_sets;
@@ -27,7 +28,7 @@ fn verifier(issuer: Option<&str>, audience: Option<&str>) -> Verifier {
 }
 
 fn only(issuer: Issuer) -> Verifier {
-    Verifier::new(vec![issuer], Duration::from_secs(LEEWAY as u64))
+    Verifier::new(vec![issuer], Duration::from_secs(LEEWAY as u64), Arc::default())
 }
 
 /// An issuer with one HMAC key.
@@ -455,7 +456,8 @@ fn a_token_ends_when_it_says() {
 
 #[test]
 fn without_leeway_a_token_is_over_at_the_second_it_names() {
-    let verifier = Verifier::new(vec![issuer_with(&Signer::Hmac("main", HMAC_SECRET))], Duration::ZERO);
+    let verifier =
+        Verifier::new(vec![issuer_with(&Signer::Hmac("main", HMAC_SECRET))], Duration::ZERO, Arc::default());
     let token = with_claim("exp", json!(NOW + 10));
     assert!(judge(&verifier, &token, (NOW + 10) as f64 - 0.001).is_ok());
     assert_eq!(judge(&verifier, &token, (NOW + 10) as f64).err(), Some(TokenError::Expired));
@@ -467,6 +469,21 @@ fn a_token_without_a_kid_is_the_only_keys() {
     let only = only(issuer_with(&Signer::Hmac("main", HMAC_SECRET)));
     assert!(judge(&only, &token, NOW as f64).is_ok());
     assert_eq!(judge(&plain(), &token, NOW as f64).err(), Some(TokenError::UnknownKey));
+}
+
+#[test]
+fn a_revoked_token_is_refused_and_only_that() {
+    let revocations = Arc::new(Revocations::default());
+    let issuers = vec![issuer_with(&Signer::Hmac("main", HMAC_SECRET))];
+    let verifier = Verifier::new(issuers, Duration::ZERO, Arc::clone(&revocations));
+    let (one, other) = (with_claim("jti", json!("one")), with_claim("jti", json!("other")));
+    let refusal = |token: &str| judge(&verifier, token, NOW as f64).err();
+    assert_eq!(refusal(&one), None);
+    revocations.add(&Revocation::of_jti("one", NOW as u64 + 60), NOW as u64);
+    assert_eq!(refusal(&one), Some(TokenError::Revoked));
+    assert_eq!(refusal(&other), None);
+    let forged = replace_part(&one, 2, &BASE64URL.encode([0; 32]));
+    assert_eq!(refusal(&forged), Some(TokenError::BadSignature), "a stranger is not told what is revoked");
 }
 
 #[test]

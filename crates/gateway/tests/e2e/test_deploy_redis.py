@@ -3,7 +3,9 @@ is spare, and nobody may do anything else."""
 
 import asyncio
 import hashlib
+import json
 import re
+import time
 
 import pytest
 import redis
@@ -91,8 +93,21 @@ def test_none_of_the_rights_of_the_nodes_is_spare(right, server, node, operator)
         operator.execute_command("ACL SETUSER", "causeway", f"+{right}")
 
 
+def test_the_keys_of_the_nodes_are_not_spare(server, node, operator):
+    (keys,) = re.findall(r"~\S+", RULES)
+    operator.acl_log_reset()
+    operator.execute_command("ACL SETUSER", "causeway", "resetkeys")
+    try:
+        with pytest.raises(AssertionError):
+            asyncio.run(everything_a_node_does(server, node, operator, "orders.keys", 5))
+        assert refusals(operator) == {f"{PREFIX}_causeway.revoked"}
+    finally:
+        operator.execute_command("ACL SETUSER", "causeway", keys)
+
+
 async def everything_a_node_does(server, node, operator, topic, patience):
-    """Subscribes, hears, publishes, loses the link and comes back, tries out the connection it has and keeps it, unsubscribes."""
+    """Subscribes, hears, publishes, revokes, loses the link and comes back, tries out the connection it has and keeps it,
+    reads what it missed, unsubscribes. Another that starts reads what was before it."""
 
     async def publish(payload):
         headers = bearer(tokens.token(publish=["**"]))
@@ -107,16 +122,35 @@ async def everything_a_node_does(server, node, operator, topic, patience):
         await publish("2")
         await eventually(lambda: subscriber.heard(topic) == [1, 2], "both are heard", patience)
 
+        status, _, body = await asyncio.to_thread(revoke, node, f"told in {topic}")
+        assert status == 200, body
+        await eventually(lambda: is_revoked(node, f"told in {topic}"), "it is heard", patience)
+
+        missed = {"whose": {"subject": f"missed in {topic}"}, "until": int(time.time()) + 600}
+        operator.xadd(f"{PREFIX}_causeway.revoked", {"entry": json.dumps(missed)})
         publishing = publishing_connection(operator)
         operator.client_kill_filter(_type="pubsub")
         await eventually(lambda: subscriber.pushed("gap"), "the link is up again", patience)
         await publish("3")
         assert publishing_connection(operator) == publishing
         await eventually(lambda: subscriber.heard(topic) == [1, 2, 3], "the third is heard", patience)
+        await eventually(lambda: is_revoked(node, f"missed in {topic}"), "what it missed is read", patience)
 
         await subscriber.command("unsubscribe", topics=[topic])
         left = lambda: dict(operator.pubsub_numsub(PREFIX + topic))[PREFIX + topic] == 0
         await eventually(left, "the topic is given up", patience)
+
+    with Node(f"late-{topic}", node.directory, server.url, {"redis": {"topic_prefix": PREFIX}}) as late:
+        assert is_revoked(late, f"told in {topic}")
+
+
+def revoke(node, subject):
+    body = json.dumps({"subject": subject, "ttl": "10m"})
+    return ask(node.admin, "POST", "/admin/revoke", {"Content-Type": "application/json"}, body)
+
+
+def is_revoked(node, subject):
+    return ask(node.public, "GET", "/v1/connect", bearer(tokens.token(sub=subject)))[0] == 401
 
 
 def publishing_connection(operator):
@@ -138,6 +172,8 @@ def refusals(operator):
         ("causeway", "PUBLISH causeway:_canary.node-a 1"),
         ("causeway", "PING"),
         ("causeway", "UNWATCH"),
+        ("causeway", "XADD causeway:_causeway.revoked * entry 1"),
+        ("causeway", "XRANGE causeway:_causeway.revoked - +"),
         ("publisher", "PUBLISH causeway:orders.42 1"),
         ("publisher", "PING"),
         ("operator", "ACL LOG"),
@@ -156,6 +192,10 @@ def test_what_is_meant_is_allowed(operator, user, command):
         ("causeway", "PUBLISH another:orders.42 1"),
         ("causeway", "PSUBSCRIBE causeway:*"),
         ("publisher", "PUBLISH causeway:_canary.node-a 1"),
+        ("causeway", "XADD causeway:orders.42 * entry 1"),
+        ("causeway", "XRANGE another:_causeway.revoked - +"),
+        ("publisher", "PUBLISH causeway:_causeway.revoked 1"),
+        ("publisher", "XADD causeway:_causeway.revoked * entry 1"),
         ("publisher", "PUBLISH another:orders.42 1"),
         ("publisher", "SUBSCRIBE causeway:orders.42"),
     ],

@@ -79,6 +79,7 @@ def test_a_client_that_vanishes_without_a_word_leaves_nothing_behind(cluster):
             await eventually(lambda: cluster.nodes[0].gauge("causeway_topics") == 1, "it is subscribed")
         await eventually(lambda: cluster.nodes[0].gauge("causeway_connections") == 0, "its connection is gone")
         assert cluster.nodes[0].gauge("causeway_topics") == 0
-        await eventually(lambda: cluster.nodes[0].gauge("causeway_redis_topics") == 1, "only the canary is left")
+        # On which it hears its canaries and of revoked tokens.
+        await eventually(lambda: cluster.nodes[0].gauge("causeway_redis_topics") == 2, "only the node's own are left")
 
     asyncio.run(story())

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use causeway_hub::{Ended, Fate, Hub, HubGauges, HubLimits, LatencyCounts, PublishOutcome, Request};
+use causeway_hub::{
+    Ended, Fate, Hub, HubGauges, HubLimits, LatencyCounts, PublishOutcome, Request, TokenMark,
+};
 use causeway_protocol::{CloseCode, CommandId, GapReason, Pattern, Publication};
 use serde_json::json;
 
@@ -470,6 +472,50 @@ fn a_token_that_expires_is_announced_and_then_ends_the_connection() {
     let (heard, closed_at) = stage.next_heard(alice);
     assert_eq!(heard, [close(CloseCode::TokenExpired)]);
     assert!(closed_at >= 300 * SECOND && closed_at <= 300 * SECOND + LATE);
+}
+
+/// Threat T22.
+#[test]
+fn sessions_of_revoked_tokens_end_and_nothing_more_is_written_to_them() {
+    let mut stage = quiet_stage();
+    let marked =
+        |subject: &str, id| policy(subject, &["**"]).marked(TokenMark { id, ..TokenMark::default() });
+    let [alice, also_alice, bob] = [("alice", 1), ("alice", 2), ("bob", 3)].map(|(subject, id)| {
+        let client = stage.connect_with(marked(subject, id), 300);
+        stage.subscribe(client, 0, &["a"]);
+        client
+    });
+    stage.confirm("a");
+    for client in [alice, also_alice, bob] {
+        stage.hears(client);
+    }
+    stage.publish("a", "waits");
+    let now = stage.now();
+    assert_eq!(stage.hub.revoke(|policy| policy.mark().id == 2, now), 1);
+    assert_eq!(stage.hears(also_alice), [close(CloseCode::TokenExpired)], "what waited is dropped");
+    assert_eq!(stage.hears(alice), [message("a", "waits")]);
+    assert_eq!(
+        stage.hub.revoke(|policy| policy.subject() == "alice", now),
+        1,
+        "one of them has ended already"
+    );
+    assert_eq!(stage.hears(alice), [close(CloseCode::TokenExpired)]);
+    stage.publish("a", "later");
+    assert_eq!(stage.hears(bob), [message("a", "waits"), message("a", "later")]);
+    assert_eq!(stage.hub.gauges().subscriptions, 1);
+}
+
+#[test]
+fn a_subject_of_another_issuer_is_another_subject() {
+    let mut stage = quiet_stage();
+    let of_issuer = |issuer| policy("alice", &["**"]).marked(TokenMark { issuer, ..TokenMark::default() });
+    let alice = stage.connect_with(of_issuer(1), 300);
+    stage.hears(alice);
+    let (key, id, now) = (stage.key(alice), CommandId::Number(7), stage.now());
+    stage.hub.reauthenticated(key, &id, Ok((of_issuer(2), stage.in_seconds(600))), now);
+    assert_eq!(stage.hears(alice), [error(7, "unauthenticated")]);
+    stage.hub.reauthenticated(key, &id, Ok((of_issuer(1), stage.in_seconds(600))), now);
+    assert_eq!(stage.hears(alice), [Said::Authenticated { id, expires_in_ms: 600_000 }]);
 }
 
 /// Alice, subscribed to `a` and waiting for `b`, has sent a token that was judged like this.

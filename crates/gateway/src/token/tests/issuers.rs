@@ -10,7 +10,7 @@ fn two() -> Verifier {
         ..issuer_with(&Signer::Hmac("main", secret))
     };
     let (us, them) = (issuer("us", "causeway", HMAC_SECRET), issuer("them", "their-gateway", HMAC_NEXT));
-    Verifier::new(vec![us, them], Duration::from_secs(LEEWAY as u64))
+    Verifier::new(vec![us, them], Duration::from_secs(LEEWAY as u64), Arc::default())
 }
 
 fn token(issuer: Value, audience: &str, secret: &'static [u8]) -> String {

@@ -9,11 +9,11 @@ SECRET = secrets.token_hex(32)
 KEY = {"kid": "main", "algorithm": "HS256", "secret": SECRET}
 
 
-def token(sub="alice", subscribe=("**",), publish=(), ttl=3600, secret=SECRET):
-    """A token that expires `ttl` seconds from now; a negative one has expired."""
+def token(sub="alice", subscribe=("**",), publish=(), ttl=3600, secret=SECRET, **more):
+    """A token that expires `ttl` seconds from now; a negative one has expired. `more` are other claims."""
     claims = {
         "sub": sub,
         "exp": int(time.time() + ttl),
         "causeway": {"subscribe": list(subscribe), "publish": list(publish)},
     }
-    return jwt.encode(claims, secret, algorithm="HS256", headers={"kid": "main"})
+    return jwt.encode(claims | more, secret, algorithm="HS256", headers={"kid": "main"})
