@@ -43,12 +43,13 @@ def test_a_publish_right_after_the_reply_always_arrives(cluster, topics):
             # Two commands each: no more than the burst that a connection is allowed, however fast this goes.
             for number in range(50):
                 topic = f"fresh.{number}" if topics == "fresh ones" else "the.same"
-                for subscriber in subscribers:
-                    subscriber.messages.clear()
+                for at, subscriber in enumerate(subscribers):
+                    payload = number * len(subscribers) + at
                     reply = await subscriber.command("subscribe", topics=[topic])
-                    publisher.publish(topic, number)
+                    publisher.publish(topic, payload)
                     assert reply["op"] == "subscribed" and reply["topics"] == [topic]
-                    await eventually(lambda: subscriber.heard(topic) == [number], "it arrives")
+                    # One from before may come late, in front of it: the node still has the topic in Redis.
+                    await eventually(lambda: payload in subscriber.heard(topic), "it arrives")
                 for subscriber in subscribers:
                     assert (await subscriber.command("unsubscribe", topics=[topic]))["op"] == "unsubscribed"
 
