@@ -76,6 +76,21 @@ def test_a_node_whose_issuer_is_away_is_not_ready_and_keeps_what_it_has(tmp_path
         assert verdict(node, key.token()) == 204
 
 
+def test_over_https_the_issuer_must_be_who_it_says(tmp_path, redis, monkeypatch):
+    key = Key("main", tmp_path)
+    with serving(Issuer(key), tls=tmp_path) as issuer:
+        settings = {"auth": {"keys": [{"jwks_url": issuer.url}]}}
+        stranger = Node("stranger", tmp_path, redis.url, settings)
+        stranger.ready = stranger.listens
+        with stranger:
+            until(lambda: "cannot fetch a JWK set" in stranger.stderr.read_text(), "its certificate is not trusted")
+            assert (issuer.asked, stranger.admin_status("/readyz")) == (0, 503)
+        # What operators do for a private authority of theirs.
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "issuer.pem"))
+        with Node("node", tmp_path, redis.url, settings) as node:
+            assert verdict(node, key.token()) == 204
+
+
 def test_each_issuer_is_judged_by_its_own_keys(tmp_path, redis):
     ours, theirs = Key("main", tmp_path), Key("theirs", tmp_path)
     theirs.kid = "main"  # the same name, another key

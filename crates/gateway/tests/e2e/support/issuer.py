@@ -4,6 +4,7 @@ import base64
 import contextlib
 import http.server
 import json
+import ssl
 import subprocess
 import threading
 import time
@@ -50,7 +51,9 @@ class Issuer:
 
 
 @contextlib.contextmanager
-def serving(issuer):
+def serving(issuer, tls=None):
+    """Over TLS where `tls` is a directory for the certificate, `issuer.pem`, which is for the address only."""
+
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             issuer.asked += 1
@@ -65,9 +68,15 @@ def serving(issuer):
         def log_message(self, *_):
             pass
 
-    with http.server.ThreadingHTTPServer((own_address(), 0), Handler) as server:
+    class Server(http.server.ThreadingHTTPServer):
+        def handle_error(self, *_):
+            pass  # a client that does not trust the certificate breaks off
+
+    with Server((own_address(), 0), Handler) as server:
         address, port = server.server_address
-        issuer.url = f"http://{address}:{port}/jwks.json"
+        if tls:
+            server.socket = over_tls(server.socket, address, tls / "issuer.pem")
+        issuer.url = f"{'https' if tls else 'http'}://{address}:{port}/jwks.json"
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -75,6 +84,15 @@ def serving(issuer):
         finally:
             server.shutdown()
             thread.join()
+
+
+def over_tls(socket, address, certificate):
+    key = certificate.with_suffix(".key")
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=issuer", "-days", "1",
+            "-addext", f"subjectAltName=IP:{address}", "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", str(key), "-out", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context.wrap_socket(socket, server_side=True)
 
 
 def openssl(*arguments, given=None):
