@@ -15,6 +15,8 @@ pub struct HubCounters {
     pub commands: CommandCounts,
     /// Gaps announced, one per topic and subscriber, by reason.
     pub gaps: GapCounts,
+    /// Sessions that were told to go, by a drain of all or of some.
+    pub drains: u64,
     /// How long messages took from the broker to the socket, one entry per subscriber.
     pub delivery: LatencyCounts,
 }

@@ -24,6 +24,7 @@ use crate::topics::{TopicState, Topics};
 use crate::{HubLimits, Moment, Policy, PublishPermit, SessionKey};
 
 mod commands;
+mod drain;
 mod owing;
 mod time;
 
@@ -491,18 +492,6 @@ impl Hub {
         }
     }
 
-    /// Begins the drain: every session is told when to come back and is closed with 1012, evenly over
-    /// `window`.
-    pub fn drain(&mut self, window: Duration, now: Moment) {
-        self.is_draining = true;
-        let open: Vec<SessionKey> =
-            self.sessions.iter().map(|(_, session)| session).filter(|s| s.is_open()).map(|s| s.key).collect();
-        let count = u32::try_from(open.len().max(1)).unwrap_or(u32::MAX);
-        for (place, &key) in (0_u32..).zip(&open) {
-            self.announce_drain(key, window * place / count, now);
-        }
-    }
-
     /// Ends the sessions with the largest backlogs as slow consumers, until about `bytes` of memory have been
     /// given back or nothing waits. Says how many sessions that were.
     pub fn shed(&mut self, bytes: usize, now: Moment) -> usize {
@@ -570,11 +559,20 @@ fn millis(duration: Duration) -> u64 {
 struct Jitter(u64);
 
 impl Jitter {
-    /// A duration between zero and `most`.
-    fn up_to(&mut self, most: Duration) -> Duration {
+    fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        most * (self.0 % 1024) as u32 / 1024
+        self.0
+    }
+
+    /// A duration between zero and `most`.
+    fn up_to(&mut self, most: Duration) -> Duration {
+        most * (self.next() % 1024) as u32 / 1024
+    }
+
+    /// True in `some` of `all` cases.
+    fn is_one_of(&mut self, some: usize, all: usize) -> bool {
+        self.next() % (all as u64) < some as u64
     }
 }

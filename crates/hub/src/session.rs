@@ -107,6 +107,11 @@ impl Session {
         self.phase == Phase::Open
     }
 
+    /// Whether it has been told to go.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.drained_at != Moment::NEVER
+    }
+
     pub(crate) fn is_subscribed(&self, topic: TopicKey) -> bool {
         self.subscriptions.iter().any(|subscription| subscription.topic == topic)
     }

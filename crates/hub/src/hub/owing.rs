@@ -73,15 +73,6 @@ impl Hub {
         told
     }
 
-    pub(super) fn announce_drain(&mut self, key: SessionKey, closes_in: Duration, now: Moment) {
-        let pause = closes_in + self.jitter.up_to(Duration::from_secs(1));
-        self.owe(key, &Push::Drain { reconnect_in_ms: millis(pause) }.frame(), now);
-        if let Some(session) = self.session_mut(key) {
-            session.drained_at = now + closes_in;
-            self.hasten_deadline(key);
-        }
-    }
-
     pub(super) fn begin_closing(
         &mut self,
         key: SessionKey,

@@ -77,7 +77,7 @@ pub(crate) struct Session {
     ping: (Duration, Duration),
     pong_due: Option<Duration>,
     stalled: Option<Duration>,
-    /// The earliest and the latest moment at which the drain may close it.
+    /// The earliest and the latest moment at which a drain may close it, once it was told.
     pub(crate) drained: Option<(Duration, Duration)>,
     pub(crate) end: Option<End>,
 }
@@ -92,6 +92,7 @@ pub(crate) struct Model {
     pub(crate) is_draining: bool,
     pub(crate) commands: u64,
     pub(crate) gaps: u64,
+    pub(crate) drains: u64,
 }
 
 /// Rounded up.
@@ -110,6 +111,7 @@ impl Model {
             is_draining: false,
             commands: 0,
             gaps: 0,
+            drains: 0,
         }
     }
 
@@ -144,7 +146,10 @@ impl Model {
             ping_interval_ms: millis(interval),
             expires_in_ms: millis(token_expires.saturating_sub(self.now)),
         }];
-        owed.extend(self.is_draining.then_some(Said::Drain { reconnect_in_ms: 0 }));
+        if self.is_draining {
+            self.drains += 1;
+            owed.push(Said::Drain { reconnect_in_ms: 0 });
+        }
         Owed::from([(client, owed)])
     }
 
@@ -377,9 +382,16 @@ impl Model {
         }
     }
 
-    pub(crate) fn drain(&mut self) -> Owed {
-        self.is_draining = true;
-        self.open().map(|(client, _)| (client, vec![Said::Drain { reconnect_in_ms: 0 }])).collect()
+    /// Whoever may be told to go.
+    pub(crate) fn staying(&mut self) -> Vec<usize> {
+        let staying = self.open().filter(|(_, session)| session.drained.is_none());
+        staying.map(|(client, _)| client).collect()
+    }
+
+    /// These are told to go.
+    pub(crate) fn drain(&mut self, leaving: &[usize]) -> Owed {
+        self.drains += leaving.len() as u64;
+        leaving.iter().map(|&client| (client, vec![Said::Drain { reconnect_in_ms: 0 }])).collect()
     }
 
     pub(crate) fn heard(&mut self, client: usize) {
@@ -449,10 +461,13 @@ impl Model {
         assert_eq!(sorted(told), sorted(owed), "told and owed to client {client}");
     }
 
+    /// It is closed half a second to a second before it comes back.
     fn told_to_drain(&mut self, client: usize, reconnect_in_ms: u64) {
-        let latest = self.now + Duration::from_millis(reconnect_in_ms);
-        let earliest = latest.saturating_sub(Duration::from_millis(1001)).max(self.now);
-        self.session(client).drained = Some((earliest, latest));
+        let back = self.now + Duration::from_millis(reconnect_in_ms);
+        let earliest = back.saturating_sub(Duration::from_millis(1001)).max(self.now);
+        let latest = back.checked_sub(Duration::from_millis(500)).expect("a pause");
+        assert!(latest >= self.now, "{reconnect_in_ms} ms are too short a pause");
+        assert_eq!(self.session(client).drained.replace((earliest, latest)), None, "told once");
     }
 
     /// The session was cut while it was owed something: that must have been too much.

@@ -37,7 +37,7 @@ const MUST_BE_MET: &str = "welcome, subscribed, given up, unsubscribed, publishe
     error malformed, error unknown_op, error bad_topic, error forbidden, error too_fast, error too_large, \
     error limit_exceeded, \
     error unauthenticated, error broker_unavailable, error internal, gap broker_lost, gap overload, \
-    token expiring, drain, ping, pong frame, cut inside a frame, close, close 1000, close 1002, close 1012, \
+    token expiring, drain, some drained, ping, pong frame, cut inside a frame, close, close 1000, close 1002, close 1012, \
     close 4401, close 4403, close 4408, close 4413, close 4429";
 
 fn limits() -> HubLimits {
@@ -184,6 +184,7 @@ impl History {
             930..935 => self.disconnect(),
             935..940 => self.use_a_stale_key(),
             940..942 => self.drain(),
+            942..950 => self.drain_some(),
             _ => self.tick(),
         }
     }

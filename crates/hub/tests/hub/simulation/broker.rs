@@ -56,20 +56,46 @@ impl History {
         if self.model.is_draining {
             return;
         }
-        let window = Duration::from_secs(self.random.random_range(1..8));
-        self.hub.drain(window, at(self.model.now));
-        let (now, owed) = (self.model.now, self.model.drain());
-        let count = owed.len() as u32;
+        let (window, staying) = (self.a_window(), self.model.staying());
+        assert_eq!(self.hub.drain(window, at(self.model.now)), staying.len());
+        self.model.is_draining = true;
+        self.sent_away(&staying, window);
+    }
+
+    pub(super) fn drain_some(&mut self) {
+        let (window, staying) = (self.a_window(), self.model.staying());
+        let count = self.random.random_range(0..=staying.len());
+        let share = |all| {
+            assert_eq!(all, staying.len());
+            count
+        };
+        assert_eq!(self.hub.drain_some(share, window, at(self.model.now)), count);
+        // Who they are is the hub's choice: those that were owed something.
+        let mut leaving = staying;
+        leaving.retain(|number| {
+            let client = &self.clients[number];
+            self.hub.outbox(client.key).expect("connected").bytes() != client.wire.bytes_waiting()
+        });
+        self.met.extend((count > 0 && self.model.staying().len() > count).then(|| "some drained".to_owned()));
+        self.sent_away(&leaving, window);
+    }
+
+    fn a_window(&mut self) -> Duration {
+        Duration::from_secs(self.random.random_range(1..8))
+    }
+
+    fn sent_away(&mut self, leaving: &[usize], window: Duration) {
+        let (now, owed) = (self.model.now, self.model.drain(leaving));
         self.settle(owed);
-        let told = self.model.sessions.values().filter_map(|session| session.drained);
-        let mut pauses: Vec<Duration> = told.map(|(_, latest)| latest - now).collect();
-        pauses.sort();
+        let told = leaving.iter().filter_map(|number| self.model.sessions[number].drained);
+        let mut turns: Vec<Duration> = told.map(|(_, latest)| latest - now).collect();
+        turns.sort();
         // A session that was cut instead leaves a hole, so a place may be one further on for each of them.
-        let cut = count - pauses.len() as u32;
-        for (place, pause) in (0..).zip(pauses) {
-            let second = Duration::from_millis(1001);
-            assert!(pause >= window * place / count, "spread evenly");
-            assert!(pause <= window * (place + cut) / count + second, "spread evenly");
+        let (count, cut) = (leaving.len() as u32, (leaving.len() - turns.len()) as u32);
+        for (place, turn) in (0..).zip(turns) {
+            let jitter = Duration::from_millis(501);
+            assert!(turn >= window * place / count, "spread evenly");
+            assert!(turn <= window * (place + cut) / count + jitter, "spread evenly");
         }
     }
 

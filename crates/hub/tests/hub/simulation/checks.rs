@@ -58,6 +58,7 @@ impl History {
         assert_eq!(gauges.frame_bytes == 0, gauges.frames_waiting == 0);
         assert_eq!(self.hub.counters().commands.total(), self.model.commands);
         assert_eq!(self.hub.counters().gaps.total(), self.model.gaps);
+        assert_eq!(self.hub.counters().drains, self.model.drains);
         for (&number, Client { key, wire, .. }) in &self.clients {
             let is_within =
                 wire.bytes_waiting() <= self.model.limits.outbox_bytes || wire.frames_waiting() == 1;
