@@ -7,8 +7,10 @@ use actix_web::middleware::from_fn;
 use actix_web::{Error, HttpRequest, HttpResponse, web};
 use actix_ws::{CloseReason, Message, MessageStream, Session};
 use futures_util::StreamExt;
+use serde::Deserialize;
 
 use crate::admission::Addresses;
+use crate::drain::{self, Draining, Shedding};
 use crate::explain::{Explanation, Question};
 use crate::node::Node;
 use crate::rejection::Rejection;
@@ -43,10 +45,13 @@ pub(crate) fn routes(config: &mut web::ServiceConfig, node: &Arc<Node>, reloader
             web::scope("/admin")
                 .wrap(from_fn(access::guard))
                 .app_data(web::JsonConfig::default().error_handler(|error, _| bad_question(&error).into()))
+                .app_data(web::QueryConfig::default().error_handler(|error, _| bad_question(&error).into()))
                 .route("/explain", web::post().to(explain))
                 .route("/addresses", web::get().to(addresses))
                 .route("/reload", web::post().to(reload))
-                .route("/revoke", web::post().to(revoke)),
+                .route("/revoke", web::post().to(revoke))
+                .route("/drain", web::post().to(drain_all))
+                .route("/shed", web::post().to(shed)),
         );
 }
 
@@ -92,8 +97,40 @@ async fn reload(
     reloader: Option<web::Data<Reloader>>,
 ) -> Result<web::Json<Reloaded>, Rejection> {
     let reloader = reloader.ok_or(Rejection::NotFound)?;
-    let by = request.peer_addr().map_or_else(String::new, |peer| peer.to_string());
-    reloader.reload(&node, &by).map(web::Json).map_err(|error| Rejection::BadConfiguration(error.to_string()))
+    reloader
+        .reload(&node, &asker(&request))
+        .map(web::Json)
+        .map_err(|error| Rejection::BadConfiguration(error.to_string()))
+}
+
+/// Sends everybody away and stops, as on SIGTERM; says what that comes to.
+async fn drain_all(request: HttpRequest, node: web::Data<Node>) -> HttpResponse {
+    node.stop_serving(&asker(&request));
+    HttpResponse::Accepted().json(Draining::of(&node))
+}
+
+/// What [`shed`] is asked.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Share {
+    percent: u8,
+}
+
+/// Sends a share of the clients away and goes on; says how many were told.
+async fn shed(
+    request: HttpRequest,
+    node: web::Data<Node>,
+    share: web::Query<Share>,
+) -> Result<HttpResponse, Rejection> {
+    let shedding = drain::shed(&node, share.percent).await?;
+    let Shedding { told, of, .. } = shedding;
+    tracing::info!(by = asker(&request), percent = share.percent, told, of, "sending some connections away");
+    Ok(HttpResponse::Accepted().json(shedding))
+}
+
+/// Who asks, for the log.
+fn asker(request: &HttpRequest) -> String {
+    request.peer_addr().map_or_else(String::new, |peer| peer.to_string())
 }
 
 /// Ends tokens before their time: [`RevokeRequest`] in, [`Revoked`] out.

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix_codec::Framed;
 use actix_http::{HttpService, KeepAlive, Request, h1};
@@ -16,20 +16,18 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use crate::config::{Config, DrainGiven};
+use crate::config::Config;
 use crate::dev::DemoPage;
-use crate::node::{Node, Phase};
+use crate::node::Node;
 use crate::reload::Reloader;
 use crate::token::KeySet;
 use crate::worker::Worker;
-use crate::{admin, canary, public, revocation, upgrade};
+use crate::{admin, canary, drain, public, revocation, upgrade};
 
 /// How long a client may take to send a request's head.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// How long the last connections get to close in good order after the drain's window.
-const DRAIN_GRACE: Duration = Duration::from_secs(3);
 /// How often rates and shared grants that nobody needs any more are forgotten.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -54,12 +52,20 @@ pub enum StartError {
     Io(#[from] io::Error),
 }
 
+/// How a node has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// Its clients had been sent away.
+    Drained,
+    /// A second signal ended the drain.
+    CutShort,
+}
+
 /// A node that listens and has told where.
 pub struct Gateway {
     node: Arc<Node>,
     public: Server,
     admin: actix_web::dev::Server,
-    drain: DrainGiven,
     /// What SIGHUP is for, where there is a configuration that can be read again.
     reloads: Option<(Arc<Reloader>, Signal)>,
     /// Where the public listener really is.
@@ -85,7 +91,7 @@ impl Gateway {
         let public_listener = listen(config.listen, "listen")?;
         let admin_listener = listen(config.admin_listen, "admin_listen")?;
         let (public_addr, admin_addr) = (public_listener.local_addr()?, admin_listener.local_addr()?);
-        let (workers, drain) = (config.workers, config.drain.clone());
+        let workers = config.workers;
         let node = Node::start(config)?;
         let reloader = reloader.map(Arc::new);
         Ok(Self {
@@ -95,7 +101,6 @@ impl Gateway {
                 .map(|reloader| Ok::<_, io::Error>((reloader, signal(SignalKind::hangup())?)))
                 .transpose()?,
             node,
-            drain,
             public_addr,
             admin_addr,
         })
@@ -112,15 +117,15 @@ impl Gateway {
         stdout.flush()
     }
 
-    /// Serves until the process is told to stop (SIGTERM or SIGINT) and the drain is over. A second signal
-    /// ends the drain at once. Dropping the future stops the listeners without a drain.
+    /// Serves until the node is told to stop (SIGTERM, SIGINT or `POST /admin/drain`) and the drain is over. A second
+    /// signal ends the drain at once. Dropping the future stops the listeners without a drain.
     ///
     /// # Errors
     /// When a listener fails.
-    pub async fn run(self) -> io::Result<()> {
-        let Self { node, public, admin, drain, reloads, .. } = self;
+    pub async fn run(self) -> io::Result<Stopped> {
+        let Self { node, public, admin, reloads, .. } = self;
         let handles = [public.handle(), admin.handle()];
-        let stop = actix_rt::spawn(stop_on_signal(Arc::clone(&node), drain, handles));
+        let stop = actix_rt::spawn(stop_when_told(Arc::clone(&node), handles));
         actix_rt::spawn(keep_keys_fresh(Arc::clone(&node)));
         actix_rt::spawn(revocation::follow(Arc::clone(&node.broker), Arc::clone(&node.revocations)));
         actix_rt::spawn(sweep(Arc::clone(&node)));
@@ -128,9 +133,14 @@ impl Gateway {
             actix_rt::spawn(reload_on_signal(Arc::clone(&node), reloader, hangups));
         }
         actix_rt::spawn(async move { canary::run(&*node.broker, &node.canary, &node.metrics).await });
-        let outcome = futures_util::future::try_join(public, admin).await;
-        stop.abort();
-        outcome.map(drop)
+        match futures_util::future::try_join(public, admin).await {
+            // They end well only because they were stopped.
+            Ok(_) => stop.await.map_err(io::Error::other)?,
+            Err(error) => {
+                stop.abort();
+                Err(error)
+            }
+        }
     }
 }
 
@@ -197,22 +207,36 @@ fn admin_server(
     Ok(HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(1).listen(listener)?.run())
 }
 
-/// Waits for the signal, drains, and stops the listeners: the drain comes first, because a worker that stops
-/// drops its connections.
-async fn stop_on_signal(node: Arc<Node>, drain: DrainGiven, listeners: [ServerHandle; 2]) -> io::Result<()> {
+/// Drains once told to, by a signal or over HTTP, then stops the listeners: the drain comes first, because a worker
+/// that stops drops its connections.
+async fn stop_when_told(node: Arc<Node>, listeners: [ServerHandle; 2]) -> io::Result<Stopped> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut told = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
-    told().await;
-    tracing::info!(connections = node.admission.connections(), "stopping: draining connections");
-    let is_patient = tokio::select! {
-        () = drain_connections(&node, &drain) => true,
-        () = told() => false,
+    let mut signalled = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
+    let signalled_twice = async {
+        signalled().await;
+        // Where the drain was begun over HTTP, this is what a supervisor says next and changes nothing.
+        node.stop_serving("signal");
+        signalled().await;
     };
-    tracing::info!(connections = node.admission.connections(), is_patient, "stopping the listeners");
-    for listener in listeners {
-        listener.stop(is_patient).await;
+    let drained = async {
+        node.serving_ends().await;
+        drain::drain(&node).await;
+        stop_all(&listeners, true).await;
+    };
+    tokio::select! {
+        () = drained => Ok(Stopped::Drained),
+        () = signalled_twice => {
+            tracing::warn!(connections = node.admission.connections(), "a second signal: stopping at once");
+            stop_all(&listeners, false).await;
+            Ok(Stopped::CutShort)
+        }
     }
-    Ok(())
+}
+
+async fn stop_all(listeners: &[ServerHandle], is_graceful: bool) {
+    for listener in listeners {
+        listener.stop(is_graceful).await;
+    }
 }
 
 async fn reload_on_signal(node: Arc<Node>, reloader: Arc<Reloader>, mut hangups: Signal) {
@@ -245,16 +269,6 @@ async fn keep_keys_fresh(node: Arc<Node>) {
         if settings.changed().await.is_err() {
             return;
         }
-    }
-}
-
-async fn drain_connections(node: &Node, drain: &DrainGiven) {
-    node.enter(Phase::Leading);
-    tokio::time::sleep(drain.lead_time).await;
-    node.enter(Phase::Draining(drain.window));
-    let deadline = Instant::now() + drain.window + DRAIN_GRACE;
-    while node.admission.connections() > 0 && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -26,6 +26,7 @@ pub mod token;
 mod budget;
 mod canary;
 mod connection;
+mod drain;
 mod entrance;
 mod handshake;
 mod settings;

@@ -23,7 +23,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a node
+    /// Run a node. Exits with 0 after a drain, 3 where a second signal ended it, 1 where it failed
     Serve {
         /// Configuration (TOML); the environment (CAUSEWAY_…) and the flags below override it
         #[arg(long, value_name = "FILE")]
@@ -57,8 +57,8 @@ const CANNOT_TELL: u8 = 2;
 
 fn main() -> ExitCode {
     match Args::parse().command {
-        Command::Serve { config, overrides } => done(cli::serve::run(config.as_deref(), &overrides)),
-        Command::Dev { overrides } => done(cli::dev::run(&overrides)),
+        Command::Serve { config, overrides } => ended(cli::serve::run(config.as_deref(), &overrides)),
+        Command::Dev { overrides } => ended(cli::dev::run(&overrides)),
         Command::Token(args) => done(cli::token::run(&args)),
         Command::Publish(args) => done(cli::publish::run(args)),
         Command::Revoke(args) => done(cli::revoke::run(args)),
@@ -68,8 +68,12 @@ fn main() -> ExitCode {
     }
 }
 
+fn ended(outcome: Result<ExitCode, cli::CliError>) -> ExitCode {
+    outcome.unwrap_or_else(|error| failed(&error, ExitCode::FAILURE))
+}
+
 fn done(outcome: Result<(), cli::CliError>) -> ExitCode {
-    outcome.map_or_else(|error| failed(&error, ExitCode::FAILURE), |()| ExitCode::SUCCESS)
+    ended(outcome.map(|()| ExitCode::SUCCESS))
 }
 
 fn told(outcome: Result<ExitCode, cli::CliError>) -> ExitCode {

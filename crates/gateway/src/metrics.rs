@@ -106,6 +106,7 @@ struct WorkerMetrics {
     delivery_seconds: LatencyHistogram,
     commands: IntCounterVec,
     gaps: IntCounterVec,
+    drains: IntCounter,
 }
 
 /// Of one topic class.
@@ -366,6 +367,10 @@ impl WorkerMetrics {
                 "Gaps announced, one per topic and subscriber, by reason.",
                 &["reason"],
             ),
+            drains: series.counter(
+                "causeway_drain_announcements_total",
+                "Connections told to go, by a drain of all or of a share.",
+            ),
         }
     }
 
@@ -383,6 +388,7 @@ impl WorkerMetrics {
         for ((reason, now), (_, before)) in counted.gaps.iter().zip(counted_before.gaps.iter()) {
             self.gaps.with_label_values(&[reason.name()]).inc_by(now - before);
         }
+        self.drains.inc_by(counted.drains - counted_before.drains);
         let worker = worker.to_string();
         let set = |series: &IntGaugeVec, value| series.with_label_values(&[&worker]).set(count(value));
         set(&self.connections, now.gauges.sessions);

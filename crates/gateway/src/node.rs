@@ -11,13 +11,14 @@ use bytes::Bytes;
 use causeway_broker::{Broker, EmbeddedBroker, PublishError, Pulse, RedisBroker};
 use causeway_hub::{PublishOutcome, PublishPermit};
 use causeway_protocol::Pattern;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::admission::Admission;
 use crate::budget::Budget;
 use crate::canary::CanaryState;
 use crate::client_addr::PeerAddr;
-use crate::config::Config;
+use crate::config::{Config, DrainGiven};
+use crate::drain::Shed;
 use crate::entrance::{Attempt, Entrance, Gate, Guest};
 use crate::metrics::{Metrics, NodeReport};
 use crate::rejection::Rejection;
@@ -28,6 +29,9 @@ use crate::token::{TokenError, Verified};
 /// A thread that shows no sign of life for so long is stuck: none of its steps takes more than milliseconds.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
 
+/// How many shares may wait for a worker, which looks for them four times a second.
+const SHEDS_MAX: usize = 16;
+
 /// How far the node has come towards its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -35,8 +39,8 @@ pub enum Phase {
     Serving,
     /// Nobody is let in any more; those who are in notice nothing yet.
     Leading,
-    /// Connections are being closed, evenly over this time.
-    Draining(Duration),
+    /// Connections are being closed, evenly over `drain.window`.
+    Draining,
 }
 
 /// One node.
@@ -51,6 +55,7 @@ pub struct Node {
     pub(crate) budget: Budget,
     pub(crate) canary: CanaryState,
     pub(crate) topic_classes: Arc<[Pattern]>,
+    pub(crate) drain: DrainGiven,
     /// Of the workers, in the order of their start.
     pulses: Mutex<Vec<Arc<Pulse>>>,
     settings: watch::Sender<Arc<Settings>>,
@@ -59,6 +64,7 @@ pub struct Node {
     /// How many workers have begun, which is the number of the next.
     workers: AtomicU16,
     phase: watch::Sender<Phase>,
+    sheds: broadcast::Sender<Arc<Shed>>,
 }
 
 impl Node {
@@ -84,11 +90,13 @@ impl Node {
             budget: Budget::new(config.budget_bytes),
             canary: CanaryState::default(),
             topic_classes: topic_classes.into(),
+            drain: config.drain.clone(),
             pulses: Mutex::default(),
             settings: watch::Sender::new(Arc::new(Settings::new(config, revocations))),
             had_key_sets: AtomicBool::new(false),
             workers: AtomicU16::new(0),
             phase: watch::Sender::new(Phase::Serving),
+            sheds: broadcast::Sender::new(SHEDS_MAX),
         }))
     }
 
@@ -181,11 +189,40 @@ impl Node {
     }
 
     /// Goes on to a later phase; workers notice within a tick.
-    pub fn enter(&self, phase: Phase) {
-        if phase != Phase::Serving {
-            self.admission.close();
-        }
+    pub(crate) fn enter(&self, phase: Phase) {
         self.phase.send_replace(phase);
+    }
+
+    /// Lets nobody in any more, so that the node is drained and stops. `by` is who wants that. Once is enough.
+    pub(crate) fn stop_serving(&self, by: &str) {
+        let first = |phase: &mut Phase| match phase {
+            Phase::Serving => {
+                *phase = Phase::Leading;
+                true
+            }
+            Phase::Leading | Phase::Draining => false,
+        };
+        if self.phase.send_if_modified(first) {
+            self.admission.close();
+            tracing::info!(by, connections = self.admission.connections(), "stopping: draining connections");
+        }
+    }
+
+    /// Waits until nobody is let in any more.
+    pub(crate) async fn serving_ends(&self) {
+        // Fails only where the node is gone.
+        let _ = self.phase.subscribe().wait_for(|phase| *phase != Phase::Serving).await;
+    }
+
+    /// Lets every worker take its part of a share that is to leave; they do within a tick.
+    pub(crate) fn shed(&self, shed: Arc<Shed>) {
+        // Fails only where there is no worker.
+        let _ = self.sheds.send(shed);
+    }
+
+    /// For a worker that has to take its part.
+    pub(crate) fn watch_sheds(&self) -> broadcast::Receiver<Arc<Shed>> {
+        self.sheds.subscribe()
     }
 
     /// Why the node should get no new clients, if so.

@@ -17,10 +17,11 @@ use causeway_broker::{Delivery, Inbox, Interest, Pulse, Ticket, WorkerId};
 use causeway_hub::{Fate, Hub, InterestChange, Moment, Policy, Request, SessionKey};
 use causeway_protocol::CommandId;
 use causeway_protocol::frame::FrameLimits;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::time::timeout_at;
 
 use crate::connection::Connection;
+use crate::drain::Shed;
 use crate::entrance::Guest;
 use crate::metrics::WorkerReport;
 use crate::node::{Node, Phase};
@@ -70,6 +71,7 @@ pub(crate) struct Worker {
     is_draining: Cell<bool>,
     /// The version of the revocations that the sessions were last compared with.
     revocations: Cell<u64>,
+    sheds: RefCell<broadcast::Receiver<Arc<Shed>>>,
 }
 
 impl Worker {
@@ -101,6 +103,7 @@ impl Worker {
             outbox_bytes_highest: Cell::default(),
             is_draining: Cell::new(false),
             revocations: Cell::new(0),
+            sheds: RefCell::new(node.watch_sheds()),
         });
         let running = actix_rt::spawn(Rc::clone(&worker).run());
         actix_rt::spawn(async move {
@@ -286,15 +289,22 @@ impl Worker {
         }
     }
 
+    /// Tells to go whoever has to, since the last tick.
+    fn send_away(&self, hub: &mut Hub, now: Moment) {
+        let window = self.node.drain.window;
+        while let Ok(shed) = self.sheds.borrow_mut().try_recv() {
+            hub.drain_some(|staying| shed.part_of(staying), window, now);
+        }
+        if self.node.phase() == Phase::Draining && !self.is_draining.replace(true) {
+            hub.drain(window, now);
+        }
+    }
+
     fn tick(&self) {
         let now = self.now();
         let mut hub = self.hub.borrow_mut();
         self.follow_settings(&mut hub);
-        if let Phase::Draining(window) = self.node.phase()
-            && !self.is_draining.replace(true)
-        {
-            hub.drain(window, now);
-        }
+        self.send_away(&mut hub, now);
         hub.tick(now);
         // Looked at before the comparison: what is added meanwhile is for the next tick.
         let version = self.node.revocations.version();

@@ -68,7 +68,7 @@ close_codes! {
     PolicyViolation = 1008, "policy violation", No, "The client sent a message in too many fragments.";
     MessageTooBig = 1009, "message too big", No, "The client sent a message longer than `limits.message_bytes`.";
     InternalError = 1011, "internal error", Later, "Not sent yet: kept for a failure of the node.";
-    ServiceRestart = 1012, "service restart", Soon, "The node is being drained.";
+    ServiceRestart = 1012, "service restart", Soon, "The node stops, or other nodes have more room.";
     TokenExpired = 4401, "token expired or revoked", WithFreshToken, "The token expired before a fresh one was given, or was revoked.";
     NoLongerAllowed = 4403, "no longer allowed", No, "A fresh token does not grant a topic that the connection has.";
     PongTimeout = 4408, "no pong in time", Soon, "The client did not answer a ping within `heartbeat.pong_timeout`.";

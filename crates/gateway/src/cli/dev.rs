@@ -1,6 +1,7 @@
 //! `causeway dev`: everything in one process on loopback, to try it.
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use causeway_gateway::app::{Gateway, StartError};
@@ -12,12 +13,12 @@ use rand::Rng as _;
 use rand::distr::Alphanumeric;
 
 use super::token::{Grant, sign};
-use super::{CliError, block_on, print};
+use super::{CliError, block_on, exit_code, print};
 
 /// Long enough to forget that the token ends.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 
-pub(crate) fn run(overrides: &Overrides) -> Result<(), CliError> {
+pub(crate) fn run(overrides: &Overrides) -> Result<ExitCode, CliError> {
     let mut given = Given::read(None, overrides)?;
     for addr in [given.listen, given.admin_listen] {
         check_loopback(addr)?;
@@ -37,7 +38,7 @@ pub(crate) fn run(overrides: &Overrides) -> Result<(), CliError> {
         let gateway = Gateway::start(config, Some(DemoPage::new(&token)), None).map_err(with_hint)?;
         gateway.announce()?;
         explain(gateway.public_addr, &token, redis_url)?;
-        Ok(gateway.run().await?)
+        Ok(exit_code(gateway.run().await?))
     })
 }
 

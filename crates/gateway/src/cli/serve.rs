@@ -1,15 +1,16 @@
 //! `causeway serve`: a node, until it is told to stop.
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use causeway_gateway::app::Gateway;
 use causeway_gateway::config::{Config, Overrides, Sources};
 use causeway_gateway::reload::Reloader;
 use causeway_gateway::{descriptors, log};
 
-use super::{CliError, block_on};
+use super::{CliError, block_on, exit_code};
 
-pub(crate) fn run(file: Option<&Path>, overrides: &Overrides) -> Result<(), CliError> {
+pub(crate) fn run(file: Option<&Path>, overrides: &Overrides) -> Result<ExitCode, CliError> {
     let sources = Sources::new(file, overrides);
     let given = sources.read()?.given;
     let config = Config::try_from(&given)?;
@@ -20,6 +21,6 @@ pub(crate) fn run(file: Option<&Path>, overrides: &Overrides) -> Result<(), CliE
         let gateway = Gateway::start(config, None, Some(reloader))?;
         tracing::info!(public = %gateway.public_addr, admin = %gateway.admin_addr, "listening");
         gateway.announce()?;
-        Ok(gateway.run().await?)
+        Ok(exit_code(gateway.run().await?))
     })
 }

@@ -10,7 +10,7 @@ import pytest
 from support import tokens
 from support.cluster import ask
 from support.facts import ROOT, in_force, seconds, size
-from support.node import Node, binary
+from support.node import CUT_SHORT, Node, binary
 from support.process import PATIENCE, until
 from support.redis_server import RedisServer
 from support.requests import HANDSHAKE, bearer
@@ -134,6 +134,7 @@ def test_the_drain_has_its_time(config):
     drain = sum(seconds(config["drain"][key]) for key in ("lead_time", "window"))
     assert seconds(setting("TimeoutStopSec")) >= drain + 5
     assert getattr(signal, setting("KillSignal")) == signal.SIGTERM
+    assert int(setting("SuccessExitStatus")) == CUT_SHORT, "whoever ends the drain does not want another start"
 
 
 def test_there_is_room_for_the_limits_of_a_node(config):

@@ -1,4 +1,4 @@
-"""The whole: Redis, two nodes, and nginx in front."""
+"""The whole: Redis, two nodes or more, and nginx in front."""
 
 import contextlib
 import dataclasses
@@ -21,15 +21,13 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running_cluster(directory, settings=None):
-    """`settings` are both nodes'."""
-    with (
-        RedisServer(directory) as redis,
-        Node("node-a", directory, redis.url, settings) as a,
-        Node("node-b", directory, redis.url, settings) as b,
-        Nginx(directory, [a.public, b.public]) as nginx,
-    ):
-        yield Cluster(redis, [a, b], nginx)
+def running_cluster(directory, settings=None, names=("node-a", "node-b")):
+    """`settings` are every node's."""
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(RedisServer(directory))
+        nodes = [stack.enter_context(Node(name, directory, redis.url, settings)) for name in names]
+        nginx = stack.enter_context(Nginx(directory, [node.public for node in nodes]))
+        yield Cluster(redis, nodes, nginx)
 
 
 def ask(where, method, path, headers=None, body=None, source=None):

@@ -1,6 +1,7 @@
 """A real nginx with the configuration that is shipped; only its addresses, names and paths are put in place."""
 
 import pathlib
+import re
 import ssl
 import subprocess
 
@@ -10,7 +11,7 @@ SHIPPED = pathlib.Path(__file__).parents[5] / "nginx" / "causeway.conf"
 
 
 class Nginx(Process):
-    """In front of exactly two nodes, given as `address:port`."""
+    """In front of two nodes or more, given as `address:port`. Those beyond the shipped two are like the second."""
 
     def __init__(self, directory, nodes):
         super().__init__("nginx", directory)
@@ -65,12 +66,14 @@ class Nginx(Process):
             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
         text = SHIPPED.read_text()
+        second = re.search(r"server node-b:8080(.*;)", text)
+        third_and_on = "".join(f"\n        server {node}{second[1]}" for node in self.nodes[2:])
         for shipped, ours in {
             "pid /run/nginx.pid;": f"pid {self.directory}/nginx.pid;",
             "error_log /var/log/nginx/error.log": f"error_log {self.error_log}",
             "access_log /var/log/nginx/access.log": f"access_log {self.access_log}",
             "server node-a:8080": f"server {self.nodes[0]}",
-            "server node-b:8080": f"server {self.nodes[1]}",
+            second[0]: f"server {self.nodes[1]}{second[1]}{third_and_on}",
             "listen 80 ": f"listen {self.plain} ",
             "listen 443 ssl": f"listen {self.tls} ssl",
             "/etc/nginx/tls/causeway.crt": str(self.certificate),

@@ -10,6 +10,9 @@ from .process import PATIENCE, Process
 
 ORIGIN = "https://app.example.com"
 
+# The exit status of a node whose drain was ended by a second signal.
+CUT_SHORT = 3
+
 # Wide limits, because a whole crowd comes from one address here; a story about a limit sets its own.
 SETTINGS = {
     "workers": 2,

@@ -20,7 +20,8 @@ class Subscriber:
     """One WebSocket client that keeps what it hears.
 
     Its token travels as a subprotocol, as browsers must, or with `header` as others can. `source` is the address it comes
-    from. With `returns`, it reconnects and subscribes again whenever its socket ends, as a browser's client would.
+    from. With `returns`, it reconnects and subscribes again whenever its socket ends, as a browser's client would: when a
+    `drain` said so, otherwise at once.
     """
 
     def __init__(self, url, topics=(), token=None, *, trust=None, source=None, header=False,
@@ -42,6 +43,7 @@ class Subscriber:
         self.pushes = []  # the rest: pushes, and replies that no `command` waits for
         self.frames = []  # all of it as it came
         self.closes = []  # the code of every socket that ended
+        self.comes_back_at = 0  # of the loop's clock, as the latest `drain` said
         self.confirmations = 0  # of `topics`, one for each socket
         self._ids = itertools.count(1)
         self._topics_id = next(self._ids)
@@ -104,6 +106,7 @@ class Subscriber:
             self.closes.append(self.socket.close_code)
             if not self.returns:
                 break
+            await asyncio.sleep(self.comes_back_at - asyncio.get_running_loop().time())
             await self._open_again()
         for reply in self._replies.values():
             if not reply.done():
@@ -141,6 +144,8 @@ class Subscriber:
             self.welcome = told
         else:
             self.pushes.append(told)
+            if told["op"] == "drain":
+                self.comes_back_at = asyncio.get_running_loop().time() + told["reconnect_in_ms"] / 1000
 
 
 @contextlib.asynccontextmanager
