@@ -12,9 +12,6 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// How often a thread should beat.
-    pub const INTERVAL: Duration = Duration::from_millis(250);
-
     /// Beats now.
     pub fn beat(&self) {
         self.beat.store(self.milliseconds(), Relaxed);

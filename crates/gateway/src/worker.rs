@@ -29,7 +29,7 @@ use crate::settings::Settings;
 use crate::socket::{Socket, Written};
 
 /// How often time passes for the hub.
-const TICK: Duration = Pulse::INTERVAL;
+const TICK: Duration = Duration::from_millis(250);
 /// How long the worst lag is remembered at least, and at most twice.
 const LAG_WINDOW: Duration = Duration::from_secs(10);
 /// How many outboxes are offered something before others have their turn: about a millisecond.

@@ -38,6 +38,10 @@ mod checkup;
 mod link;
 mod publisher;
 
+/// How often the thread shows that it comes round to its work: each time wakes it, and nobody looks more often than
+/// once in seconds.
+const BEAT_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How to reach Redis and how much to take.
 #[derive(Clone)]
 pub struct RedisConfig {
@@ -213,7 +217,7 @@ impl Drop for DownAtEnd {
 
 /// Shows for as long as it is polled that the thread comes round to its work.
 async fn beat(totals: &Totals) {
-    let mut interval = tokio::time::interval(Pulse::INTERVAL);
+    let mut interval = tokio::time::interval(BEAT_INTERVAL);
     loop {
         interval.tick().await;
         totals.pulse.iter().for_each(Pulse::beat);
