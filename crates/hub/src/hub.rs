@@ -233,8 +233,13 @@ impl Hub {
 
     /// The client sent a pong frame. One for each of our pings is far below its rate; a flood is not.
     pub fn ponged(&mut self, key: SessionKey, now: Moment) {
-        if self.session(key).is_some_and(Session::is_open) {
-            self.admit_command(key, now);
+        if !self.session(key).is_some_and(Session::is_open) {
+            return;
+        }
+        self.admit_command(key, now);
+        if let Some(session) = self.session_mut(key) {
+            // Who is pinged may be quiet for long: an idle connection's outbox holds no memory.
+            session.outbox.release();
         }
     }
 

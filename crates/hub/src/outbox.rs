@@ -110,6 +110,13 @@ impl Outbox {
         self.bytes
     }
 
+    /// Gives back the room of an empty queue.
+    pub(crate) fn release(&mut self) {
+        if self.frames.is_empty() {
+            self.frames = VecDeque::new();
+        }
+    }
+
     /// Frames that wait.
     pub(crate) fn len(&self) -> usize {
         self.frames.len()
@@ -212,6 +219,18 @@ mod tests {
             outbox.push(frame("x"), 10_000).unwrap();
         }
         advance(&mut outbox, 1000);
+        assert_eq!(outbox.frames.capacity(), 0);
+    }
+
+    #[test]
+    fn a_short_queue_is_kept_until_it_is_released() {
+        let mut outbox = Outbox::default();
+        outbox.push(frame("x"), 10).unwrap();
+        outbox.release();
+        assert_eq!(waiting(&outbox), "x");
+        advance(&mut outbox, 1);
+        assert_ne!(outbox.frames.capacity(), 0);
+        outbox.release();
         assert_eq!(outbox.frames.capacity(), 0);
     }
 }
