@@ -14,7 +14,7 @@ mod unicast;
 use std::error::Error;
 use std::time::Duration;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 pub(crate) use self::connect::ConnectArgs;
 pub(crate) use self::fairness::FairnessArgs;
@@ -29,7 +29,7 @@ pub(crate) use self::unicast::UnicastArgs;
 use crate::books::{Sender, Subscribers};
 use crate::conductor::{Conductor, Shard};
 use crate::observer::Sighting;
-use crate::options::{GatewayArgs, PublishArgs};
+use crate::options::{GatewayArgs, PublishArgs, duration};
 use crate::outcome::Outcome;
 use crate::pace::Pace;
 use crate::publish::Publishers;
@@ -137,6 +137,36 @@ impl Rooms {
             backoff: None,
             churn: None,
         }
+    }
+}
+
+/// The arguments of a scenario whose topics have one subscriber each.
+#[derive(Debug, Args)]
+struct OneEachArgs {
+    #[command(flatten)]
+    gateway: GatewayArgs,
+    #[command(flatten)]
+    publish: PublishArgs,
+    /// How many topics, each with one subscriber.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    topics: u32,
+    /// How long to publish, after a second of warming up: 10s, 5m, 2h; a bare number is seconds.
+    #[arg(long = "for", alias = "seconds", value_name = "DURATION", default_value = "8s", value_parser = duration)]
+    duration: Duration,
+}
+
+impl OneEachArgs {
+    /// This process's part, on topics whose names begin with `name`.
+    fn deliver(
+        &self,
+        name: &'static str,
+        pace: Pace,
+        run: u64,
+        conductor: &mut Conductor,
+    ) -> Result<Outcome, Box<dyn Error>> {
+        let rooms = Rooms { name, topics: self.topics as usize, subscribers: 1 };
+        let setup = rooms.setup(run, &self.gateway, &self.publish, pace);
+        deliver(setup, (&self.gateway, &self.publish), self.duration, conductor)
     }
 }
 

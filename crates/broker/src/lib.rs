@@ -133,6 +133,17 @@ pub struct LogPlace {
     minor: u64,
 }
 
+impl dyn Broker {
+    /// Listens to one topic, apart from all workers: what concerns it is put into the inbox, which takes at most
+    /// `bytes_max` bytes (see [`Inbox::new`]). For what a node says to itself and to other nodes.
+    pub fn listen(&self, topic: &Topic, bytes_max: usize) -> Arc<Inbox> {
+        let inbox = Arc::new(Inbox::new(bytes_max));
+        let ear = self.attach(Arc::clone(&inbox));
+        self.change_interest(ear, Interest::Want(topic.clone(), Ticket(0)));
+        inbox
+    }
+}
+
 /// Why a publish was not confirmed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {

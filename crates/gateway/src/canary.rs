@@ -5,11 +5,10 @@
 //! answers pings and is too busy to publish. Only what comes back shows that messages do.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use causeway_broker::{Broker, Delivery, Inbox, Interest, Ticket};
+use causeway_broker::{Broker, Delivery};
 use causeway_protocol::Topic;
 use tokio::time::MissedTickBehavior;
 
@@ -44,10 +43,8 @@ impl CanaryState {
 
 /// Sends canaries for as long as it is polled.
 pub(crate) async fn run(broker: &dyn Broker, state: &CanaryState, metrics: &Metrics) {
-    let inbox = Arc::new(Inbox::new(INBOX_BYTES));
     let topic = Topic::parse(&format!("_canary.{:016x}", rand::random::<u64>())).expect("a legal name");
-    let worker = broker.attach(Arc::clone(&inbox));
-    broker.change_interest(worker, Interest::Want(topic.clone(), Ticket(0)));
+    let inbox = broker.listen(&topic, INBOX_BYTES);
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut canaries = Canaries::default();

@@ -68,6 +68,7 @@ pub(crate) struct Attempt<'a, H> {
     head: &'a RequestHead,
     check_handshake: fn(&RequestHead) -> Result<H, Rejection>,
     client: ClientAddr,
+    token: Option<(&'a str, TokenSource)>,
     admitted: Option<Admitted>,
     handshake: Option<H>,
     verified: Option<Verified>,
@@ -151,8 +152,16 @@ impl<'a, H> Attempt<'a, H> {
         head: &'a RequestHead,
         check_handshake: fn(&RequestHead) -> Result<H, Rejection>,
     ) -> Self {
-        let client = gate.entrance.client_of(peer, head.headers());
-        Self { gate, head, check_handshake, client, admitted: None, handshake: None, verified: None }
+        Self {
+            gate,
+            head,
+            check_handshake,
+            client: gate.entrance.client_of(peer, head.headers()),
+            token: gate.entrance.find_token(&head.uri, head.headers()),
+            admitted: None,
+            handshake: None,
+            verified: None,
+        }
     }
 
     /// Goes through all rules, up to the first that refuses.
@@ -186,7 +195,7 @@ impl<'a, H> Attempt<'a, H> {
             Rule::AddressRoom => self.admitted = Some(admission.enter(self.client)?),
             Rule::Origin => self.check_origin()?,
             Rule::Handshake => self.handshake = Some((self.check_handshake)(self.head)?),
-            Rule::Token => self.verified = Some(self.gate.verify(self.token().map(|(token, _)| token))?),
+            Rule::Token => self.verified = Some(self.gate.verify(self.token.map(|(token, _)| token))?),
         }
         Ok(())
     }
@@ -208,14 +217,10 @@ impl<'a, H> Attempt<'a, H> {
 
     fn check_origin(&self) -> Result<(), Rejection> {
         let headers = self.head.headers();
-        let must_have_origin = matches!(self.token(), Some((_, TokenSource::Cookie)));
+        let must_have_origin = matches!(self.token, Some((_, TokenSource::Cookie)));
         // A page's plain request to its own origin carries no `Origin`; this header no page can forge.
         let is_own_page = headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin");
         self.gate.entrance.allowed_origins.check(headers, must_have_origin && !is_own_page)
-    }
-
-    fn token(&self) -> Option<(&'a str, TokenSource)> {
-        self.gate.entrance.find_token(&self.head.uri, self.head.headers())
     }
 }
 

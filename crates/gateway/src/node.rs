@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -56,13 +56,11 @@ pub struct Node {
     pub(crate) canary: CanaryState,
     pub(crate) topic_classes: Arc<[Pattern]>,
     pub(crate) drain: DrainGiven,
-    /// Of the workers, in the order of their start.
+    /// Of the workers, by their numbers.
     pulses: Mutex<Vec<Arc<Pulse>>>,
     settings: watch::Sender<Arc<Settings>>,
     /// Whether there was a time when every key set was known.
     had_key_sets: AtomicBool,
-    /// How many workers have begun, which is the number of the next.
-    workers: AtomicU16,
     phase: watch::Sender<Phase>,
     sheds: broadcast::Sender<Arc<Shed>>,
 }
@@ -94,7 +92,6 @@ impl Node {
             pulses: Mutex::default(),
             settings: watch::Sender::new(Arc::new(Settings::new(config, revocations))),
             had_key_sets: AtomicBool::new(false),
-            workers: AtomicU16::new(0),
             phase: watch::Sender::new(Phase::Serving),
             sheds: broadcast::Sender::new(SHEDS_MAX),
         }))
@@ -178,11 +175,6 @@ impl Node {
         Ok(revocation)
     }
 
-    /// The number of a worker that begins: 0, 1, 2, …
-    pub(crate) fn next_worker(&self) -> u16 {
-        self.workers.fetch_add(1, Ordering::Relaxed)
-    }
-
     /// The phase now.
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
@@ -251,11 +243,13 @@ impl Node {
         self.had_key_sets.load(Ordering::Relaxed)
     }
 
-    /// A worker has started: it will beat.
-    pub(crate) fn new_pulse(&self) -> Arc<Pulse> {
+    /// A worker begins, and will beat. Its number is how many have begun before: 0, 1, 2, …
+    pub(crate) fn begin_worker(&self) -> (u16, Arc<Pulse>) {
         let pulse = Arc::new(Pulse::default());
-        self.pulses.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&pulse));
-        pulse
+        let mut pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = u16::try_from(pulses.len()).expect("a node has far fewer than 65,536 workers");
+        pulses.push(Arc::clone(&pulse));
+        (number, pulse)
     }
 
     /// Which thread does not come round to its work any more, if one does not.

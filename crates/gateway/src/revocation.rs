@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use causeway_broker::{Broker, Delivery, Inbox, Interest, PublishError, Ticket};
+use causeway_broker::{Broker, Delivery, PublishError};
 use causeway_hub::{Policy, TokenMark};
 use causeway_protocol::Topic;
 use serde::{Deserialize, Serialize};
@@ -340,9 +340,7 @@ impl Rule {
 
 /// Follows what is revoked anywhere, for as long as it is polled.
 pub(crate) async fn follow(broker: Arc<dyn Broker>, revocations: Arc<Revocations>) {
-    let inbox = Arc::new(Inbox::new(INBOX_BYTES));
-    let ear = broker.attach(Arc::clone(&inbox));
-    broker.change_interest(ear, Interest::Want(topic(), Ticket(0)));
+    let inbox = broker.listen(&topic(), INBOX_BYTES);
     // Also where the topic is never live, because Redis's access rules refuse it, the log is read.
     let mut is_behind = true;
     loop {

@@ -81,7 +81,7 @@ impl Worker {
         let id = node.broker.attach(Arc::clone(&inbox));
         let mut watched = node.watch_settings();
         let settings = Arc::clone(&watched.borrow_and_update());
-        let number = node.next_worker();
+        let (number, pulse) = node.begin_worker();
         let hub = Hub::new(&*node.name, number, settings.hub.clone(), rand::random());
         let hub = hub.with_classes(Arc::clone(&node.topic_classes));
         let worker = Rc::new(Self {
@@ -96,7 +96,7 @@ impl Worker {
             inbox,
             sockets: RefCell::default(),
             started: Instant::now(),
-            pulse: node.new_pulse(),
+            pulse,
             reported: RefCell::default(),
             budgeted: Cell::default(),
             lag: Cell::default(),

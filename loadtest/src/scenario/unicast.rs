@@ -1,14 +1,13 @@
 //! What does it cost to tell everybody something else?
 
 use std::error::Error;
-use std::time::Duration;
 
 use clap::Args;
 
-use super::{Play, Rooms, deliver};
+use super::{OneEachArgs, Play};
 use crate::conductor::{Conductor, Shard};
 use crate::observer::Sighting;
-use crate::options::{GatewayArgs, PublishArgs, duration};
+use crate::options::GatewayArgs;
 use crate::outcome::Outcome;
 use crate::pace::Pace;
 use crate::report::{Figure, Report, section};
@@ -20,15 +19,7 @@ const PACE: Pace = Pace::Closed(32);
 #[derive(Debug, Args)]
 pub(crate) struct UnicastArgs {
     #[command(flatten)]
-    gateway: GatewayArgs,
-    #[command(flatten)]
-    publish: PublishArgs,
-    /// How many topics, each with one subscriber.
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
-    topics: u32,
-    /// How long to publish, after a second of warming up: 10s, 5m, 2h; a bare number is seconds.
-    #[arg(long = "for", alias = "seconds", value_name = "DURATION", default_value = "8s", value_parser = duration)]
-    duration: Duration,
+    load: OneEachArgs,
 }
 
 impl Play for UnicastArgs {
@@ -37,7 +28,7 @@ impl Play for UnicastArgs {
     }
 
     fn gateway(&self) -> &GatewayArgs {
-        &self.gateway
+        &self.load.gateway
     }
 
     fn figures(&self) -> Vec<&'static Figure> {
@@ -45,13 +36,11 @@ impl Play for UnicastArgs {
     }
 
     fn play(&self, run: u64, conductor: &mut Conductor) -> Result<Outcome, Box<dyn Error>> {
-        let rooms = Rooms { name: "load.unicast", topics: self.topics as usize, subscribers: 1 };
-        let args = (&self.gateway, &self.publish);
-        deliver(rooms.setup(run, args.0, args.1, PACE), args, self.duration, conductor)
+        self.load.deliver("load.unicast", PACE, run, conductor)
     }
 
     fn report(&self, outcome: &Outcome, seen: &Sighting, report: &mut Report) {
-        section::pace(report, self.publish.pace(Shard::WHOLE, PACE));
+        section::pace(report, self.load.publish.pace(Shard::WHOLE, PACE));
         section::delivering(report, outcome, seen);
     }
 }

@@ -4,14 +4,13 @@ is there, every question of the dashboard is one that Prometheus answers, and an
 import asyncio
 import dataclasses
 import re
-import urllib.request
 
 import pytest
 from support import tokens
 from support.cluster import ask
 from support.documents import OPERATIONS, series_table
 from support.node import Node
-from support.process import PATIENCE, until
+from support.process import until
 from support.prometheus import ALERTS, DASHBOARD, RECORDED, Prometheus, panel_queries
 from support.promql import names, selectors
 from support.redis_server import RedisServer
@@ -71,8 +70,7 @@ class Exposition:
 
 @pytest.fixture(scope="module")
 def told(monitored):
-    with urllib.request.urlopen(f"http://{monitored.nodes[0].admin}/metrics", timeout=PATIENCE) as page:
-        lines = page.read().decode().splitlines()
+    lines = monitored.nodes[0].metrics().splitlines()
     series = {}
     for name, labels in re.findall(r"^(\w+)(?:\{(.*)\})? \S+$", "\n".join(lines), re.M):
         series.setdefault(name, set()).update(re.findall(r'(\w+)="', labels))

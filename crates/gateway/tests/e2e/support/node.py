@@ -79,6 +79,11 @@ class Node(Process):
             refusal.close()
             return refusal.code
 
+    def metrics(self):
+        """What Prometheus reads."""
+        with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=PATIENCE) as page:
+            return page.read().decode()
+
     def gauge(self, name):
         """The sum of a series of /metrics over its labels, such as the worker."""
         return sum(self._values(name))
@@ -90,8 +95,7 @@ class Node(Process):
         return value
 
     def _values(self, name):
-        with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=PATIENCE) as page:
-            lines = page.read().decode().splitlines()
+        lines = self.metrics().splitlines()
         values = [float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
         assert values, f"/metrics has no {name}"
         return values
