@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// Above this many percent nobody is let in.
 const CLOSED_ABOVE: usize = 80;
 /// Above this many percent backlogs are given up.
-const SHED_ABOVE: usize = 90;
+const CUT_ABOVE: usize = 90;
 
 /// What may wait on the node, and what does: workers report their part.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Budget {
     /// How much a worker that uses `own` should give up: its share of what is too much.
     pub(crate) fn excess_of(&self, own: usize) -> usize {
         let used = self.used().max(1);
-        let excess = used.saturating_sub(self.percent(SHED_ABOVE));
+        let excess = used.saturating_sub(self.percent(CUT_ABOVE));
         usize::try_from(excess as u128 * own as u128 / used as u128).unwrap_or(usize::MAX)
     }
 

@@ -347,7 +347,7 @@ impl Worker {
         report(&hub);
         let excess = self.node.budget.excess_of(self.budgeted.get());
         if excess > 0 {
-            let ended = hub.shed(excess, self.now());
+            let ended = hub.cut_backlogs(excess, self.now());
             report(&hub);
             if ended > 0 {
                 tracing::warn!(

@@ -499,7 +499,7 @@ impl Hub {
 
     /// Ends the sessions with the largest backlogs as slow consumers, until about `bytes` of memory have been
     /// given back or nothing waits. Says how many sessions that were.
-    pub fn shed(&mut self, bytes: usize, now: Moment) -> usize {
+    pub fn cut_backlogs(&mut self, bytes: usize, now: Moment) -> usize {
         let enough = self.gauges().outbox_bytes().saturating_sub(bytes);
         let sessions = self.sessions.iter().map(|(_, session)| session).filter(|session| session.is_open());
         let mut backlogs: Vec<(usize, SessionKey)> = sessions

@@ -766,6 +766,25 @@ fn whoever_comes_late_with_the_key_of_a_session_gone_harms_nobody() {
     );
 }
 
+#[test]
+fn where_too_much_waits_the_largest_backlogs_are_cut_and_no_more_of_them_than_needed() {
+    let mut stage = stage();
+    let clients: Vec<Client> =
+        (0..4).map(|n| stage.subscriber("reader", &[&format!("backlog.{n}")])).collect();
+    for (n, &messages) in [1, 30, 20, 0].iter().enumerate() {
+        (0..messages).for_each(|_| stage.publish(&format!("backlog.{n}"), "x".repeat(1000)));
+    }
+    let waits = stage.hub.gauges().outbox_bytes();
+    let now = stage.now();
+    assert_eq!(stage.hub.cut_backlogs(waits / 2, now), 1, "one is enough");
+    assert!(stage.hub.gauges().outbox_bytes() <= waits / 2);
+    assert_eq!(stage.hears(clients[1]), [close(CloseCode::SlowConsumer)]);
+    assert_eq!(stage.hub.cut_backlogs(usize::MAX, now), 2, "all that have a backlog, and nobody else");
+    assert_eq!(stage.hears(clients[0]), [close(CloseCode::SlowConsumer)]);
+    stage.publish("backlog.3", 1);
+    assert_eq!(stage.hears(clients[3]), [message("backlog.3", 1)]);
+}
+
 // Fairness.
 
 #[test]
