@@ -3,8 +3,8 @@
 //! A member connects, is welcomed, subscribes to its topic and is up; it may end, and come back. The crowd takes each
 //! through that, and tells a [`Listener`] what happens. What members that are up hear goes to the listener unread.
 
-use std::io;
 use std::time::Duration;
+use std::{io, thread};
 
 use mio::event::Event;
 use mio::{Events, Poll, Registry, Token};
@@ -58,6 +58,8 @@ pub(crate) struct Entrance {
     pub(crate) stride: usize,
     /// What each member subscribes to, by its number in this process; `None` for nothing at all.
     pub(crate) topic: Box<dyn Fn(usize) -> Option<String>>,
+    /// Whether the crowd asks the kernel again and again instead of sleeping.
+    pub(crate) busy_poll: bool,
 }
 
 struct Member {
@@ -203,12 +205,17 @@ impl Crowd {
     /// Waits up to `timeout` for something to happen, and tells `listener`.
     pub(crate) fn turn(&mut self, timeout: Duration, listener: &mut impl Listener) -> io::Result<()> {
         let asked = Moment::now();
+        let timeout = if self.entrance.busy_poll { Duration::ZERO } else { timeout };
         if (Duration::from_nanos(1)..PRECISE).contains(&timeout) {
             self.alarm.set(asked + timeout)?;
         }
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
+        }
+        if self.entrance.busy_poll && self.events.is_empty() {
+            // Whoever shares this CPU goes first: what they do may be what is waited for.
+            thread::yield_now();
         }
         let answered = Moment::now();
         let slept = answered.since(asked);

@@ -34,6 +34,10 @@ pub(crate) struct GatewayArgs {
     /// How many connections may begin in a second [default: as many as the gateway takes, 64 at a time].
     #[arg(long, value_name = "PER_SECOND", value_parser = positive)]
     pub(crate) ramp: Option<f64>,
+    /// Ask the kernel again and again instead of sleeping: takes a whole CPU, and no gateway on this machine pays for
+    /// waking the load tester.
+    #[arg(long)]
+    pub(crate) busy_poll: bool,
     /// How many processes share the work.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) processes: u32,
@@ -98,6 +102,7 @@ impl GatewayArgs {
             first,
             stride: 0,
             topic: Box::new(topic),
+            busy_poll: self.busy_poll,
         }
     }
 }

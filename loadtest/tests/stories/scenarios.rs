@@ -58,6 +58,15 @@ fn an_open_loop_publishes_what_was_asked_for() {
 }
 
 #[test]
+fn who_never_sleeps_publishes_at_the_same_rate_and_hears_everything() {
+    let stub = Stub::start(Fault::None);
+    let report = clean(&stub, "unicast", &(stub.redis() + "--topics 4 --rate 200 --for 1s --busy-poll"));
+    let published = figure(&report, "published");
+    assert!((1.0..=201.0).contains(&published), "{published}");
+    assert_eq!(figure(&report, "delivered"), published);
+}
+
+#[test]
 fn messages_travel_over_http() {
     let report =
         clean(&Stub::start(Fault::None), "unicast", "--via http --topics 4 --in-flight 4 --for 300ms");
