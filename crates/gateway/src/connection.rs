@@ -116,19 +116,28 @@ impl Future for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let session = self.name();
         if let Some(ended) = self.worker.disconnect(self.key) {
-            tracing::debug!(
-                session,
+            tracing::info!(
+                session = self.name(),
                 subject = &*ended.subject,
                 client = %self.admitted.client(),
-                code = ended.code,
+                lasted_ms = self.began.elapsed().as_millis() as u64,
                 messages = ended.messages_sent,
                 bytes = ended.bytes_sent,
-                lasted_ms = self.began.elapsed().as_millis() as u64,
+                code = ended.code,
+                why = why(ended.code),
                 "connection ended"
             );
         }
+    }
+}
+
+/// What a close code means.
+fn why(code: u16) -> &'static str {
+    match CloseCode::ALL.iter().find(|known| known.code() == code) {
+        Some(known) => known.name(),
+        None if code == 1006 => "no close frame",
+        None => "the client's own code",
     }
 }
 

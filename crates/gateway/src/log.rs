@@ -1,38 +1,116 @@
 //! The log: lines on stderr, for people or for machines, as many as the level says.
+//!
+//! Nobody who logs waits for stderr: see `log/lines`. A process has one stderr and so one log, begun once.
+
+use std::io;
+use std::panic::{self, PanicHookInfo};
+use std::thread;
+use std::time::Duration;
 
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 
+use self::lines::{Line, Lines, Writer};
 use crate::config::{LogFormat, LogGiven};
+
+mod lines;
+
+/// The lines of this process.
+static LINES: Lines = Lines::new();
+
+/// How long the end of the process waits for its last lines to be written.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
+/// How long whoever panicked waits for that, because the process may be about to end.
+const PANIC_PATIENCE: Duration = Duration::from_millis(100);
+
+/// A log that has begun. Dropped at the end of the process, it waits up to a second for the last lines to be written.
+#[derive(Debug)]
+pub struct Log {
+    level: LogLevel,
+}
 
 /// The level of a log that has begun. It can be changed.
 #[derive(Clone, Debug)]
 pub struct LogLevel(reload::Handle<EnvFilter, Registry>);
 
-/// Begins to log.
+/// Why nothing can be logged.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The level is none.
+    #[error(transparent)]
+    Level(#[from] ParseError),
+    /// There is no thread for it.
+    #[error("cannot start the log's thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Begins to log, panics too.
 ///
 /// # Errors
-/// When the level is none.
+/// [`LogError`]
 ///
 /// # Panics
 /// When something in this process logs already.
-pub fn begin(log: &LogGiven) -> Result<LogLevel, ParseError> {
+pub fn begin(log: &LogGiven) -> Result<Log, LogError> {
     let (filter, level) = reload::Layer::new(filter(&log.level)?);
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = fmt::layer().with_writer(Line::of(&LINES));
     let lines = match log.format {
         LogFormat::Text => lines.with_ansi(false).boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
+    thread::Builder::new().name("log".to_owned()).spawn(write_out)?;
     Registry::default().with(filter).with(lines).init();
-    Ok(LogLevel(level))
+    panic::set_hook(Box::new(tell_of_panic));
+    Ok(Log { level: LogLevel(level) })
+}
+
+/// Lines that were lost since the start, because stderr took no more.
+pub(crate) fn lines_lost() -> u64 {
+    LINES.lost()
+}
+
+/// Waits up to a second for what was logged to be written: for whoever is about to end the process.
+pub(crate) fn flush() {
+    LINES.flush(FLUSH_PATIENCE);
 }
 
 /// What a level lets through.
 pub(crate) fn filter(level: &str) -> Result<EnvFilter, ParseError> {
     // A malformed request is its sender's fault and would be an error line each; what matters is counted.
     EnvFilter::try_new(format!("actix_http=off,actix_server=warn,{level}"))
+}
+
+/// The log's thread.
+fn write_out() {
+    let mut writer = Writer::new(io::stderr());
+    loop {
+        if let Some(lost) = writer.pass_on(&LINES) {
+            tracing::warn!(lost, "the log has a hole: stderr took no more lines");
+        }
+    }
+}
+
+/// A panic is a line like any other. What Rust would write by itself waits for stderr, and is many lines.
+fn tell_of_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let cause = panic.payload_as_str().unwrap_or_default();
+    tracing::error!(thread = thread::current().name(), place, cause, "panicked");
+    LINES.flush(PANIC_PATIENCE);
+}
+
+impl Log {
+    /// Its level, to be changed.
+    pub fn level(&self) -> LogLevel {
+        self.level.clone()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        flush();
+    }
 }
 
 impl LogLevel {

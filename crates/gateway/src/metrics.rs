@@ -74,6 +74,8 @@ pub struct NodeReport {
     pub draining: usize,
     /// Revocations in force.
     pub revocations: usize,
+    /// Log lines that nobody will read.
+    pub log_lines_lost: u64,
     /// What the broker says.
     pub link: LinkReport,
 }
@@ -125,6 +127,7 @@ struct NodeMetrics {
     budget_used_bytes: IntGauge,
     drain_connections_remaining: IntGauge,
     revocations: IntGauge,
+    log_lines_lost: IntCounter,
 }
 
 /// What the broker reports, copied at each scrape.
@@ -446,6 +449,10 @@ impl NodeMetrics {
                 "Connections that a draining node has still to close; 0 on a node that is not draining.",
             ),
             revocations: series.gauge("causeway_revocations", "Revocations of tokens in force on the node."),
+            log_lines_lost: series.counter(
+                "causeway_log_lines_lost_total",
+                "Lines that the log is missing, because stderr took no more.",
+            ),
         }
     }
 
@@ -456,6 +463,7 @@ impl NodeMetrics {
         self.budget_used_bytes.set(count(node.budget_used_bytes));
         self.drain_connections_remaining.set(count(node.draining));
         self.revocations.set(count(node.revocations));
+        raise(&self.log_lines_lost, node.log_lines_lost);
     }
 }
 

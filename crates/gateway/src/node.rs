@@ -20,6 +20,7 @@ use crate::client_addr::PeerAddr;
 use crate::config::{Config, DrainGiven};
 use crate::drain::Shed;
 use crate::entrance::{Attempt, Entrance, Gate, Guest};
+use crate::log;
 use crate::metrics::{Metrics, NodeReport};
 use crate::rejection::Rejection;
 use crate::revocation::{self, REVOCATIONS_MAX, Revocation, Revocations, RevokeError, RevokeRequest};
@@ -275,6 +276,7 @@ impl Node {
             budget_used_bytes: self.budget.used(),
             draining: if is_draining { self.admission.connections() } else { 0 },
             revocations: self.revocations.len(),
+            log_lines_lost: log::lines_lost(),
             link: self.broker.link(),
         }
     }

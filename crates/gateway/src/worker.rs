@@ -23,6 +23,7 @@ use tokio::time::timeout_at;
 use crate::connection::Connection;
 use crate::drain::Shed;
 use crate::entrance::Guest;
+use crate::log;
 use crate::metrics::WorkerReport;
 use crate::node::{Node, Phase};
 use crate::settings::Settings;
@@ -110,6 +111,7 @@ impl Worker {
             if running.await.is_err_and(|ended| ended.is_panic()) {
                 // Its sockets would stay open and hear nothing: better none than silent ones.
                 tracing::error!("a worker panicked: the node cannot go on");
+                log::flush();
                 std::process::abort();
             }
         });

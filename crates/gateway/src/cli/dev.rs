@@ -31,7 +31,7 @@ pub(crate) fn run(overrides: &Overrides) -> Result<ExitCode, CliError> {
     let everything = ["**".to_owned()];
     let grant = Grant { subject: "dev", subscribe: &everything, publish: &everything, ttl: TOKEN_TTL };
     let token = sign(&given.auth, None, &grant)?;
-    log::begin(&given.log)?;
+    let _log = log::begin(&given.log)?;
     let redis_url = given.redis.url.clone();
     let config = Config::try_from(&given)?;
     block_on(async {

@@ -14,9 +14,9 @@ pub(crate) fn run(file: Option<&Path>, overrides: &Overrides) -> Result<ExitCode
     let sources = Sources::new(file, overrides);
     let given = sources.read()?.given;
     let config = Config::try_from(&given)?;
-    let log_level = log::begin(&given.log)?;
+    let log = log::begin(&given.log)?;
     descriptors::provide_for(config.admission.connections);
-    let reloader = Reloader::new(sources, given, log_level)?;
+    let reloader = Reloader::new(sources, given, log.level())?;
     block_on(async {
         let gateway = Gateway::start(config, None, Some(reloader))?;
         tracing::info!(public = %gateway.public_addr, admin = %gateway.admin_addr, "listening");
