@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::dev::DemoPage;
+use crate::log::repeats;
 use crate::node::Node;
 use crate::reload::Reloader;
 use crate::token::KeySet;
@@ -132,8 +133,12 @@ impl Gateway {
         if let Some((reloader, hangups)) = reloads {
             actix_rt::spawn(reload_on_signal(Arc::clone(&node), reloader, hangups));
         }
+        actix_rt::spawn(tell_held_back(Arc::clone(&node)));
+        let books = Arc::clone(&node);
         actix_rt::spawn(async move { canary::run(&*node.broker, &node.canary, &node.metrics).await });
-        match futures_util::future::try_join(public, admin).await {
+        let ended = futures_util::future::try_join(public, admin).await;
+        books.repeats.end_period();
+        match ended {
             // They end well only because they were stopped.
             Ok(_) => stop.await.map_err(io::Error::other)?,
             Err(error) => {
@@ -269,6 +274,15 @@ async fn keep_keys_fresh(node: Arc<Node>) {
         if settings.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Tells every now and then which failures were not told one by one.
+async fn tell_held_back(node: Arc<Node>) {
+    let mut interval = tokio::time::interval(repeats::PERIOD);
+    loop {
+        interval.tick().await;
+        node.repeats.end_period();
     }
 }
 

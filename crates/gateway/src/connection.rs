@@ -44,8 +44,12 @@ impl Connection {
                 Ok(Some(message)) => self.act_on(&message),
                 Ok(None) => break,
                 Err(violation) => {
-                    tracing::debug!(session = self.name(), %violation, "the client broke the protocol");
-                    self.close(violation.close_code());
+                    let code = violation.close_code();
+                    if self.worker.node.repeats.may_tell("violation", code.name()) {
+                        let client = self.admitted.client();
+                        tracing::info!(session = self.name(), %client, %violation, "a client broke the protocol");
+                    }
+                    self.close(code);
                     break;
                 }
             }

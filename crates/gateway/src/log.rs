@@ -1,6 +1,7 @@
 //! The log: lines on stderr, for people or for machines, as many as the level says.
 //!
-//! Nobody who logs waits for stderr: see `log/lines`. A process has one stderr and so one log, begun once.
+//! Nobody who logs waits for stderr: see `log/lines`. A process has one stderr and so one log, begun once. What clients
+//! can make happen as often as they like is told a few times and then counted: see `log/repeats`.
 
 use std::io;
 use std::panic::{self, PanicHookInfo};
@@ -14,6 +15,8 @@ use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 
 use self::lines::{Line, Lines, Writer};
 use crate::config::{LogFormat, LogGiven};
+
+pub(crate) mod repeats;
 
 mod lines;
 

@@ -21,6 +21,7 @@ use crate::config::{Config, DrainGiven};
 use crate::drain::Shed;
 use crate::entrance::{Attempt, Entrance, Gate, Guest};
 use crate::log;
+use crate::log::repeats::Repeats;
 use crate::metrics::{Metrics, NodeReport};
 use crate::rejection::Rejection;
 use crate::revocation::{self, REVOCATIONS_MAX, Revocation, Revocations, RevokeError, RevokeRequest};
@@ -55,6 +56,7 @@ pub struct Node {
     pub(crate) metrics: Metrics,
     pub(crate) budget: Budget,
     pub(crate) canary: CanaryState,
+    pub(crate) repeats: Repeats,
     pub(crate) topic_classes: Arc<[Pattern]>,
     pub(crate) drain: DrainGiven,
     /// Of the workers, by their numbers.
@@ -88,6 +90,7 @@ impl Node {
             metrics: Metrics::new(&class_names),
             budget: Budget::new(config.budget_bytes),
             canary: CanaryState::default(),
+            repeats: Repeats::default(),
             topic_classes: topic_classes.into(),
             drain: config.drain.clone(),
             pulses: Mutex::default(),
@@ -120,6 +123,17 @@ impl Node {
         self.gate(&self.settings().entrance, Some(&self.metrics)).verify(token)
     }
 
+    /// Logs that a request was refused, unless enough like it were logged lately. `what` it asked for.
+    pub(crate) fn tell_refused(&self, what: &'static str, head: &RequestHead, rejection: &Rejection) {
+        let cause = rejection.cause();
+        if self.repeats.may_tell(what, cause) {
+            let entrance = &self.settings().entrance;
+            let client = head.peer_addr.map(|peer| entrance.client_of(peer.into(), head.headers()));
+            let client = client.map(tracing::field::display);
+            tracing::info!(what, cause, client, why = rejection.to_string(), "refused a request");
+        }
+    }
+
     /// Puts a configuration into effect, as far as that goes without a restart. What is known of published keys
     /// stays known, and what is revoked stays revoked.
     pub(crate) fn apply(&self, mut config: Config) {
@@ -149,13 +163,20 @@ impl Node {
         let confirmed = self.broker.publish(permit.into_topic(), payload);
         let node = Arc::clone(self);
         async move {
-            let outcome = match confirmed.await {
+            let confirmed = confirmed.await;
+            if let Err(error) = &confirmed
+                && node.repeats.may_tell("publish to the broker", cause(error))
+            {
+                tracing::warn!(
+                    cause = cause(error),
+                    why = error.to_string(),
+                    "the broker did not take a publish"
+                );
+            }
+            let outcome = match confirmed {
                 Ok(()) => PublishOutcome::Published,
                 Err(PublishError::Unavailable | PublishError::Busy) => PublishOutcome::Unavailable,
-                Err(PublishError::Refused(cause)) => {
-                    tracing::debug!(%cause, "the broker refused a publish");
-                    PublishOutcome::Refused
-                }
+                Err(PublishError::Refused(_)) => PublishOutcome::Refused,
             };
             node.metrics.count_publish(outcome, began.elapsed());
             outcome
@@ -279,5 +300,14 @@ impl Node {
             log_lines_lost: log::lines_lost(),
             link: self.broker.link(),
         }
+    }
+}
+
+/// What a publish failed of, as a closed set.
+fn cause(error: &PublishError) -> &'static str {
+    match error {
+        PublishError::Unavailable => "unavailable",
+        PublishError::Busy => "busy",
+        PublishError::Refused(_) => "refused",
     }
 }

@@ -90,6 +90,15 @@ async fn publish(
     node: web::Data<Node>,
     body: web::Payload,
 ) -> Result<HttpResponse, Rejection> {
+    let answer = try_publish(&request, &node, body).await;
+    answer.inspect_err(|rejection| node.tell_refused("publish", request.head(), rejection))
+}
+
+async fn try_publish(
+    request: &HttpRequest,
+    node: &Arc<Node>,
+    body: web::Payload,
+) -> Result<HttpResponse, Rejection> {
     let policy = node.verify(entrance::bearer(request.headers()))?.policy;
     let permit = policy.permit_publish(topic_of(request.path())?).ok_or(Rejection::Forbidden)?;
     let bytes_max = node.settings().hub.publish_bytes;

@@ -159,6 +159,14 @@ impl Rejection {
         }
     }
 
+    /// Why, more exactly where there is more to say; a closed set.
+    pub(crate) fn cause(&self) -> &'static str {
+        match self {
+            Self::Unauthenticated(error) => error.cause(),
+            other => other.code(),
+        }
+    }
+
     /// The header that the status calls for, if it calls for one.
     pub fn header(&self) -> Option<(&'static str, String)> {
         let retry_after =

@@ -38,7 +38,7 @@ pub(crate) fn answer(worker: &Rc<Worker>, request: &Request, framed: Framed<TcpS
         },
         Err(rejection) => {
             worker.node.metrics.count_refused(&rejection);
-            tracing::debug!(code = rejection.code(), "refused an upgrade");
+            worker.node.tell_refused("upgrade", request.head(), &rejection);
             // A client that has gone needs no answer. Dropping the socket closes it behind the answer.
             let _ = Socket::write_first(&parts.io, &rejection.http1());
         }

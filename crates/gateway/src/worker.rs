@@ -172,7 +172,13 @@ impl Worker {
         let now = self.now();
         let verdict: Result<(Policy, Moment), String> = match self.node.verify(Some(token)) {
             Ok(verified) => Ok((verified.policy, now + verified.expires_in)),
-            Err(error) => Err(error.to_string()),
+            Err(error) => {
+                if self.node.repeats.may_tell("authenticate", error.cause()) {
+                    let session = self.hub.borrow().session_name(key);
+                    tracing::info!(session, cause = error.cause(), "refused a fresh token");
+                }
+                Err(error.to_string())
+            }
         };
         self.hub.borrow_mut().reauthenticated(key, id, verdict, now);
     }

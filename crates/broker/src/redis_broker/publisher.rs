@@ -345,7 +345,10 @@ fn outcome(reply: Value) -> Result<Value, PublishError> {
 fn refusal(error: &ServerError) -> PublishError {
     match error.kind() {
         Some(ServerErrorKind::NoPerm | ServerErrorKind::ResponseError) => {
-            PublishError::Refused(error.to_string())
+            let words = error.to_string();
+            // Of a command that it does not know, Redis repeats what came with it: payloads are not for logs.
+            let words = words.split(", with args").next().unwrap_or_default();
+            PublishError::Refused(words.to_owned())
         }
         _ => PublishError::Unavailable,
     }
