@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from support.holding_proxy import HoldingProxy
+from support.fault_proxy import FaultProxy
 from support.node import Node
 from support.process import eventually
 from support.redis_server import RedisServer
@@ -15,20 +15,20 @@ SETTINGS = {"limits": {"commands_per_second": 10_000, "commands_burst": 10_000}}
 def test_nobody_is_told_subscribed_before_redis_confirmed(tmp_path):
     async def story(node, proxy):
         async with Subscriber(node.connect_url()) as subscriber:
-            proxy.hold()
+            proxy.back.hold()
             asking = asyncio.create_task(subscriber.command("subscribe", topics=["held.back"]))
-            await eventually(lambda: b"held.back" in proxy.held, "Redis has confirmed, and the proxy holds it back")
+            await eventually(lambda: b"held.back" in proxy.back.held, "Redis has confirmed, and the proxy holds it back")
             # A reply given too early would have been sent before the answer to this.
             await subscriber.settle()
             assert not any("subscribed" in frame for frame in subscriber.frames)
 
-            proxy.release()
+            proxy.back.release()
             reply = await asking
             assert reply["op"] == "subscribed" and reply["topics"] == ["held.back"]
 
     with (
         RedisServer(tmp_path) as redis,
-        HoldingProxy(redis) as proxy,
+        FaultProxy(redis.where) as proxy,
         Node("gateway", tmp_path, proxy.url) as node,
     ):
         asyncio.run(story(node, proxy))

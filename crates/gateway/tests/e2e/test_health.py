@@ -4,7 +4,7 @@ import signal
 
 import pytest
 from support.cluster import ask
-from support.holding_proxy import HoldingProxy
+from support.fault_proxy import FaultProxy
 from support.node import Node
 from support.process import until
 from support.redis_server import RedisServer
@@ -62,10 +62,10 @@ def test_a_stopped_redis_is_noticed_and_so_is_its_return(node, redis):
 
 
 def test_a_partition_of_one_direction_is_noticed_and_heals(tmp_path, redis):
-    with HoldingProxy(redis) as proxy, Node("node", tmp_path, proxy.url) as node:
-        proxy.hold()
+    with FaultProxy(redis.where) as proxy, Node("node", tmp_path, proxy.url) as node:
+        proxy.back.hold()
         becomes(node, 503)
-        proxy.release()
+        proxy.back.release()
         becomes(node, 200)
 
 

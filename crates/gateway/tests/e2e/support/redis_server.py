@@ -9,7 +9,8 @@ class RedisServer(Process):
     def __init__(self, directory):
         super().__init__("redis", directory)
         self.port = free_port(self.address)
-        self.url = f"redis://{self.address}:{self.port}"
+        self.where = f"{self.address}:{self.port}"
+        self.url = f"redis://{self.where}"
 
     def command(self):
         return ["redis-server", "--bind", self.address, "--port", str(self.port),
