@@ -135,7 +135,7 @@ def test_commands_that_come_too_fast_are_refused_and_then_end_the_connection(clu
     asyncio.run(story())
 
 
-def test_a_token_that_expires_is_announced_and_ends_the_connection(cluster):
+def test_t22_a_token_that_expires_is_announced_and_ends_the_connection(cluster):
     async def story():
         lifetime = 5
         expiry = time.time() + lifetime

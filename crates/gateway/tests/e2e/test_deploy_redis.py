@@ -1,4 +1,4 @@
-"""A real Redis with the shipped configuration and users: the nodes' rights are enough for everything that they do, none of them
+"""T31: a real Redis with the shipped configuration and users: the nodes' rights are enough for everything that they do, none of them
 is spare, and nobody may do anything else."""
 
 import asyncio
@@ -75,14 +75,14 @@ def test_redis_does_not_start_before_the_passwords_are_put_in(tmp_path):
     assert "Aborting Redis startup because of ACL errors" in server.log()
 
 
-def test_the_rights_of_the_nodes_are_enough(server, node, operator):
+def test_t31_the_rights_of_the_nodes_are_enough(server, node, operator):
     operator.acl_log_reset()
     asyncio.run(everything_a_node_does(server, node, operator, "orders.0", PATIENCE))
     assert refusals(operator) == set()
 
 
 @pytest.mark.parametrize("right", GRANTED)
-def test_none_of_the_rights_of_the_nodes_is_spare(right, server, node, operator):
+def test_t31_none_of_the_rights_of_the_nodes_is_spare(right, server, node, operator):
     operator.acl_log_reset()
     operator.execute_command("ACL SETUSER", "causeway", f"-{right}")
     try:
@@ -93,7 +93,7 @@ def test_none_of_the_rights_of_the_nodes_is_spare(right, server, node, operator)
         operator.execute_command("ACL SETUSER", "causeway", f"+{right}")
 
 
-def test_the_keys_of_the_nodes_are_not_spare(server, node, operator):
+def test_t31_the_keys_of_the_nodes_are_not_spare(server, node, operator):
     (keys,) = re.findall(r"~\S+", RULES)
     operator.acl_log_reset()
     operator.execute_command("ACL SETUSER", "causeway", "resetkeys")
@@ -180,7 +180,7 @@ def refusals(operator):
         ("operator", "CLIENT LIST"),
     ],
 )
-def test_what_is_meant_is_allowed(operator, user, command):
+def test_t31_what_is_meant_is_allowed(operator, user, command):
     assert operator.acl_dryrun(user, *command.split()) == "OK"
 
 
@@ -200,12 +200,12 @@ def test_what_is_meant_is_allowed(operator, user, command):
         ("publisher", "SUBSCRIBE causeway:orders.42"),
     ],
 )
-def test_what_is_not_meant_is_refused(operator, user, command):
+def test_t31_what_is_not_meant_is_refused(operator, user, command):
     assert "no permissions" in operator.acl_dryrun(user, *command.split())
 
 
 @pytest.mark.parametrize("user", ["causeway", "publisher"])
-def test_every_other_command_is_refused(operator, user):
+def test_t31_every_other_command_is_refused(operator, user):
     granted = set(re.findall(r"\+(\S+)", re.search(rf"^user {user} (.+)$", USERS, re.M)[1]))
     # Redis asks for no right before somebody has said who they are.
     before_a_right_is_asked_for = {name for name, facts in operator.command().items() if "no_auth" in facts["flags"]}
@@ -223,7 +223,7 @@ def dry_run(operator, user, name):
     return operator.acl_dryrun(user, *words, *["1"] * (abs(facts["arity"]) - len(words)))
 
 
-def test_nobody_is_let_in_without_a_name(server):
+def test_t31_nobody_is_let_in_without_a_name(server):
     with redis.Redis(host=server.address, port=server.port) as stranger:
         with pytest.raises(redis.exceptions.AuthenticationError):
             stranger.ping()

@@ -2,14 +2,18 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 from support import tokens
 from support.cluster import ask
+from support.facts import ROOT
 from support.node import ORIGIN
 from support.process import until
 from support.requests import HANDSHAKE, bearer, without
 from support.subscribers import Subscriber, together
+
+ADMIN = ROOT / "crates/gateway/src/admin.rs"
 
 
 def stranger():
@@ -83,13 +87,23 @@ def test_publishing_over_http_needs_the_right(cluster, entrance, expected, token
 
 
 @pytest.mark.parametrize("entrance", ["node", "nginx"])
-@pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/metrics", "/v1", "/v1/topics", "/v1/connect/more"])
+def test_t33_what_operators_use_is_not_reachable_from_outside(cluster, entrance):
+    names = re.findall(r'route\("(/\w+)"', ADMIN.read_text())
+    assert {"/metrics", "/livez", "/drain", "/revoke"} <= set(names), "these are the names of the admin listener"
+    assert ask(cluster.nodes[0].admin, "GET", "/metrics")[0] == 200
+    for path in [*names, *(f"/admin{name}" for name in names), "/admin", "/readyz", "/health", "/healthz", "/status"]:
+        for method in ("GET", "POST"):
+            assert ask(place(cluster, entrance), method, path, bearer())[0] == 404, (method, path)
+
+
+@pytest.mark.parametrize("entrance", ["node", "nginx"])
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/topics", "/v1/connect/more"])
 def test_nothing_else_is_reachable_from_outside(cluster, path, entrance):
     assert ask(place(cluster, entrance), "GET", path, bearer())[0] == 404
 
 
 @pytest.mark.parametrize("path", ["/v1/topics/../../metrics", "/v1/topics/..%2f..%2freadyz", "//metrics"])
-def test_no_spelling_leads_around_nginx(cluster, path):
+def test_t33_no_spelling_leads_around_nginx(cluster, path):
     assert ask(cluster.nginx.plain, "POST", path, bearer())[0] == 404
 
 

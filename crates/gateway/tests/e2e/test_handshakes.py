@@ -9,6 +9,7 @@ import time
 import pytest
 from support import tokens
 from support.cluster import ask
+from support.node import ORIGIN
 from support.process import until
 from support.raw_client import RawClient, upgrade_head
 from support.requests import HANDSHAKE, bearer, without
@@ -98,6 +99,43 @@ def test_t11_an_upgrade_with_a_body_is_refused(cluster, name, field, body):
     """And once only: what looked like a body is never taken for frames, or for another request."""
     where = entrance(cluster, name)
     assert statuses(where, upgrade_head(where, headers=[*good(), field]) + body) == [400]
+
+
+SCHEME, HOST = ORIGIN.split("://")
+
+FOREIGN_ORIGINS = [
+    "https://evil.example.com",
+    "null",
+    "",
+    f"{ORIGIN}.evil.com",
+    f"https://evil-{HOST}",
+    f"https://evil.{HOST}",
+    f"{ORIGIN}@evil.com",
+    f"{ORIGIN}:443",
+    f"{ORIGIN}:8443",
+    f"{ORIGIN}.",
+    f"{ORIGIN}/",
+    f"http://{HOST}",
+    HOST,
+    ORIGIN.upper(),
+    f"{SCHEME}://{HOST.capitalize()}",
+    f"{ORIGIN} https://evil.example.com",
+    f"https://evil.example.com, {ORIGIN}",
+    f"{ORIGIN}\xa0",
+]
+
+
+@ENTRANCES
+def test_t9_a_page_of_another_origin_is_refused(cluster, name):
+    """A browser says where a page comes from; only the very words of the list will do."""
+    where = entrance(cluster, name)
+    assert statuses(where, upgrade_head(where, headers=[*good(), ("Origin", ORIGIN)])) == [101]
+    for foreign in FOREIGN_ORIGINS:
+        head = upgrade_head(where, headers=[*good(), ("Origin", foreign)])
+        assert statuses(where, head) == [403], foreign
+    for both in ([ORIGIN, "https://evil.example.com"], ["https://evil.example.com", ORIGIN], [ORIGIN, ORIGIN]):
+        head = upgrade_head(where, headers=[*good(), *(("Origin", origin) for origin in both)])
+        assert statuses(where, head) == [403], both
 
 
 # Each with what must come of it, and then, of a request behind it, nginx's own 404.

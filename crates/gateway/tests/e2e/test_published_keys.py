@@ -33,7 +33,7 @@ def reason(node, token):
     return json.loads(ask(node.public, "GET", "/v1/connect", bearer(token))[2])["message"]
 
 
-def test_a_key_that_is_new_is_refused_once_and_then_accepted(tmp_path, redis):
+def test_t21_a_key_that_is_new_is_refused_once_and_then_accepted(tmp_path, redis):
     old, new = Key("old", tmp_path), Key("new", tmp_path)
     with serving(Issuer(old)) as issuer, node_trusting(tmp_path, redis, {"keys": [{"jwks_url": issuer.url}]}) as node:
         assert verdict(node, old.token()) == 204

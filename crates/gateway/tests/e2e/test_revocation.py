@@ -42,7 +42,7 @@ def on_both(cluster, token):
     return [Subscriber(node.connect_url(), ["orders.1"], token) for node in cluster.nodes]
 
 
-def test_a_revoked_subject_is_gone_from_all_nodes_within_two_seconds(cluster, name):
+def test_t22_a_revoked_subject_is_gone_from_all_nodes_within_two_seconds(cluster, name):
     token = tokens.token(sub=name)
     answer = {}
 
@@ -69,7 +69,7 @@ def test_a_revoked_subject_is_gone_from_all_nodes_within_two_seconds(cluster, na
         assert status == 401
 
 
-def test_one_token_of_several_is_revoked_by_its_name(cluster, name):
+def test_t22_one_token_of_several_is_revoked_by_its_name(cluster, name):
     revoked, other = tokens.token(jti=name), tokens.token(jti=f"{name}-other")
 
     async def story():
@@ -88,7 +88,7 @@ def test_one_token_of_several_is_revoked_by_its_name(cluster, name):
     assert [verdict(node, revoked) for node in cluster.nodes] == [401, 401]
 
 
-def test_logged_out_everywhere_and_in_again_with_a_fresh_token(cluster, name):
+def test_t22_logged_out_everywhere_and_in_again_with_a_fresh_token(cluster, name):
     old, undated = tokens.token(sub=name, iat=int(time.time()) - 5), tokens.token(sub=name)
 
     async def story():
@@ -121,7 +121,7 @@ def test_everything_issued_before_a_time_can_be_revoked(doomed_cluster):
     asyncio.run(story())
 
 
-def test_a_node_that_comes_later_knows_what_was_revoked(cluster, name, tmp_path):
+def test_t22_a_node_that_comes_later_knows_what_was_revoked(cluster, name, tmp_path):
     token = tokens.token(sub=name)
     revoke(cluster.nodes[0], subject=name)
     with Node("late", tmp_path, cluster.redis.url) as node:
@@ -129,7 +129,7 @@ def test_a_node_that_comes_later_knows_what_was_revoked(cluster, name, tmp_path)
         assert verdict(node, tokens.token()) == 204
 
 
-def test_a_node_that_was_away_learns_what_it_missed(cluster, name):
+def test_t22_a_node_that_was_away_learns_what_it_missed(cluster, name):
     """Here it heard nothing, though it was away for a moment only: the entry is put into the log and not published."""
     token = tokens.token(sub=name)
 

@@ -24,7 +24,7 @@ def status(cluster, headers, path="/v1/connect"):
     ("expected", "page"),
     [(101, PAGE), (403, FOREIGN_PAGE), (403, {}), (403, {"Origin": "null"})],
 )
-def test_a_cookie_counts_only_for_a_page_that_is_allowed(cluster, expected, page):
+def test_t9_a_cookie_counts_only_for_a_page_that_is_allowed(cluster, expected, page):
     assert status(cluster, HANDSHAKE | cookie() | page) == expected
 
 
