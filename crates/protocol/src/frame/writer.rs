@@ -11,6 +11,8 @@ use crate::CloseCode;
 
 /// The longest header without a mask.
 const HEADER_BYTES_MAX: usize = 10;
+/// How much longer than the frame its memory may be.
+const SPARE_BYTES_MAX: usize = 64;
 
 /// Builds one unmasked frame in place: the payload is written behind room for the header, which is filled in
 /// last, when the length is known. Nothing is moved or copied.
@@ -37,6 +39,11 @@ impl FrameBuilder {
         let (header, len) = unmasked_header(opcode, self.bytes.len() - HEADER_BYTES_MAX);
         let start = HEADER_BYTES_MAX - len;
         self.bytes[start..HEADER_BYTES_MAX].copy_from_slice(&header[..len]);
+        // It may wait in thousands of outboxes, whose memory is counted by its length. Room that was expected in vain
+        // costs a few bytes; room from growing can be as much again.
+        if self.bytes.capacity() > self.bytes.len() + SPARE_BYTES_MAX {
+            self.bytes.shrink_to_fit();
+        }
         Bytes::from(self.bytes).slice(start..)
     }
 }
@@ -124,6 +131,20 @@ mod tests {
 
     use super::*;
     use crate::frame::{FrameLimits, FrameReader, Message, Role};
+
+    #[test]
+    fn a_frame_takes_no_more_memory_than_its_length_says() {
+        for (expected, len) in
+            [(100, 100), (100, 90), (100, 1_000), (1_000, 10), (60_000, 60_100), (0, 5_000)]
+        {
+            let mut frame = FrameBuilder::new(expected);
+            (0..len).for_each(|_| frame.put(b"x"));
+            let frame = frame.finish(Opcode::Text);
+            let len = frame.len();
+            let memory = frame.try_into_mut().expect("nobody else has it").capacity();
+            assert!(memory <= len + SPARE_BYTES_MAX, "{memory} bytes for a frame of {len}");
+        }
+    }
 
     #[test]
     fn every_length_form_is_read_back() {
