@@ -152,9 +152,11 @@ fn raw_claims(json: &[u8]) -> Result<RawClaims<'_>, TokenError> {
     object(json).ok_or(TokenError::Malformed("claims are not a JSON object that names each once"))
 }
 
-/// A JSON object. Without this an array would do as well, read in the order of the fields.
+/// A JSON object, UTF-8 throughout (RFC 8259 §8.1): serde_json does not look at the bytes of values that nobody
+/// reads. An array would do as well, read in the order of the fields, if it were not for the brace.
 fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
-    (json.trim_ascii_start().first() == Some(&b'{')).then(|| serde_json::from_slice(json).ok()).flatten()
+    let text = std::str::from_utf8(json).ok()?;
+    text.trim_ascii_start().starts_with('{').then(|| serde_json::from_str(text).ok()).flatten()
 }
 
 fn claim<T: DeserializeOwned>(name: &str, raw: Option<&RawValue>) -> Result<Option<T>, TokenError> {
