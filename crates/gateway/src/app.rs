@@ -169,6 +169,7 @@ fn public_server(
     demo: Option<Arc<DemoPage>>,
 ) -> io::Result<Server> {
     let node = Arc::clone(node);
+    let arriving = (node.descriptors.arriving / workers).max(1);
     let service = move || {
         let (node, demo) = (Arc::clone(&node), demo.clone());
         let upgrade_node = Arc::clone(&node);
@@ -193,6 +194,8 @@ fn public_server(
     };
     Ok(Server::build()
         .workers(workers)
+        // Those only whose request is not answered yet: after its upgrade a socket is not the server's any more.
+        .max_concurrent_connections(arriving)
         .disable_signals()
         .shutdown_timeout(1)
         .listen("public", listener, service)?

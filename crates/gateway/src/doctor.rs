@@ -318,7 +318,7 @@ fn crowds(seen: &Addresses, given: &Given) -> Finding {
     }
 }
 
-fn file_descriptors(hard_limit: Option<u64>, connections: usize) -> Finding {
+fn file_descriptors(hard_limit: Option<usize>, connections: usize) -> Finding {
     let check = "descriptors";
     let needed = descriptors::needed(connections);
     match hard_limit {
@@ -401,8 +401,8 @@ mod tests {
 
     #[test]
     fn each_connection_needs_a_descriptor() {
-        assert_eq!(file_descriptors(Some(1_200), 1_000).severity, Severity::Ok);
-        assert_eq!(file_descriptors(Some(1_199), 1_000).severity, Severity::Error);
+        assert_eq!(file_descriptors(Some(1_325), 1_000).severity, Severity::Ok);
+        assert_eq!(file_descriptors(Some(1_324), 1_000).severity, Severity::Error);
         assert_eq!(file_descriptors(None, 1_000).severity, Severity::Ok);
     }
 

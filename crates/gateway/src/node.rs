@@ -18,6 +18,7 @@ use crate::budget::Budget;
 use crate::canary::CanaryState;
 use crate::client_addr::PeerAddr;
 use crate::config::{Config, DrainGiven};
+use crate::descriptors;
 use crate::drain::Shed;
 use crate::entrance::{Attempt, Entrance, Gate, Guest};
 use crate::log;
@@ -59,6 +60,7 @@ pub struct Node {
     pub(crate) repeats: Repeats,
     pub(crate) topic_classes: Arc<[Pattern]>,
     pub(crate) drain: DrainGiven,
+    pub(crate) descriptors: descriptors::Share,
     /// Of the workers, by their numbers.
     pulses: Mutex<Vec<Arc<Pulse>>>,
     settings: watch::Sender<Arc<Settings>>,
@@ -75,6 +77,8 @@ impl Node {
     /// Where the broker cannot even be tried.
     pub fn start(mut config: Config) -> Result<Arc<Self>, causeway_broker::RedisConfigError> {
         let revocations = Arc::new(Revocations::default());
+        let descriptors = descriptors::share_out(config.admission.connections, config.workers);
+        config.admission.connections = descriptors.connections(config.admission.connections);
         let broker: Arc<dyn Broker> = match config.redis.take() {
             Some(redis) => RedisBroker::start(redis)?,
             None => Arc::new(EmbeddedBroker::new(config.hub.publish_bytes)),
@@ -93,6 +97,7 @@ impl Node {
             repeats: Repeats::default(),
             topic_classes: topic_classes.into(),
             drain: config.drain.clone(),
+            descriptors,
             pulses: Mutex::default(),
             settings: watch::Sender::new(Arc::new(Settings::new(config, revocations))),
             had_key_sets: AtomicBool::new(false),
@@ -137,6 +142,7 @@ impl Node {
     /// Puts a configuration into effect, as far as that goes without a restart. What is known of published keys
     /// stays known, and what is revoked stays revoked.
     pub(crate) fn apply(&self, mut config: Config) {
+        config.admission.connections = self.descriptors.connections(config.admission.connections);
         self.admission.set_limits(config.admission);
         config.auth.take_over(&self.settings().entrance.verifier);
         self.settings.send_replace(Arc::new(Settings::new(config, Arc::clone(&self.revocations))));

@@ -14,9 +14,9 @@ use serde::Serialize;
 use crate::config::{
     Config, ConfigError, Given, IssuerGiven, KeyGiven, LimitsGiven, LogGiven, Secret, Sources,
 };
+use crate::log;
 use crate::log::LogLevel;
 use crate::node::Node;
-use crate::{descriptors, log};
 
 /// Reads the configuration again.
 #[derive(Debug)]
@@ -95,7 +95,6 @@ impl Reloader {
             needs_restart: changes(&values, &self::values(&wanted)?),
         };
         // From here on nothing can fail.
-        descriptors::provide_for(config.admission.connections);
         node.apply(config);
         self.log_level.set(filter);
         *running = Running { given, values };

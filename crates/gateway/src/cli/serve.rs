@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use causeway_gateway::app::Gateway;
 use causeway_gateway::config::{Config, Overrides, Sources};
+use causeway_gateway::log;
 use causeway_gateway::reload::Reloader;
-use causeway_gateway::{descriptors, log};
 
 use super::{CliError, block_on, exit_code};
 
@@ -15,7 +15,6 @@ pub(crate) fn run(file: Option<&Path>, overrides: &Overrides) -> Result<ExitCode
     let given = sources.read()?.given;
     let config = Config::try_from(&given)?;
     let log = log::begin(&given.log)?;
-    descriptors::provide_for(config.admission.connections);
     let reloader = Reloader::new(sources, given, log.level())?;
     block_on(async {
         let gateway = Gateway::start(config, None, Some(reloader))?;
