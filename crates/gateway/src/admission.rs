@@ -9,10 +9,12 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::clock::{Clock, DefaultClock, Reference};
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::DefaultKeyedStateStore;
+use governor::{Quota, RateLimiter};
 use serde::{Deserialize, Serialize};
 
 use crate::client_addr::ClientAddr;
@@ -65,9 +67,9 @@ struct Rules {
 
 /// How often each address upgrades.
 #[derive(Debug)]
-struct UpgradeRate {
-    limiter: DefaultKeyedRateLimiter<ClientAddr>,
-    started: Instant,
+struct UpgradeRate<C: Clock = DefaultClock> {
+    limiter: RateLimiter<ClientAddr, DefaultKeyedStateStore<ClientAddr>, C, NoOpMiddleware<C::Instant>>,
+    started: C::Instant,
     /// The second since `started` of the last sweep that a flood made necessary.
     swept: AtomicU64,
 }
@@ -83,7 +85,10 @@ impl Admission {
     /// Open to all, within `limits`.
     pub fn new(limits: AdmissionLimits) -> Self {
         Self {
-            rules: RwLock::new(Rules { limits, upgrades: Arc::new(UpgradeRate::new(limits)) }),
+            rules: RwLock::new(Rules {
+                limits,
+                upgrades: Arc::new(UpgradeRate::new(limits, DefaultClock::default())),
+            }),
             is_closed: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             by_addr: Mutex::default(),
@@ -96,7 +101,7 @@ impl Admission {
         let Rules { limits: before, upgrades } = self.rules();
         let upgrades = match before.has_rate_of(limits) {
             true => upgrades,
-            false => Arc::new(UpgradeRate::new(limits)),
+            false => Arc::new(UpgradeRate::new(limits, DefaultClock::default())),
         };
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Rules { limits, upgrades };
     }
@@ -195,11 +200,12 @@ impl AdmissionLimits {
     }
 }
 
-impl UpgradeRate {
-    fn new(limits: AdmissionLimits) -> Self {
+impl<C: Clock> UpgradeRate<C> {
+    fn new(limits: AdmissionLimits, clock: C) -> Self {
         let quota =
             Quota::per_second(limits.upgrades_per_ip_per_second).allow_burst(limits.upgrades_per_ip_burst);
-        Self { limiter: RateLimiter::keyed(quota), started: Instant::now(), swept: AtomicU64::new(0) }
+        let started = clock.now();
+        Self { limiter: RateLimiter::dashmap_with_clock(quota, clock), started, swept: AtomicU64::new(0) }
     }
 
     fn check(&self, client: ClientAddr) -> Result<(), Rejection> {
@@ -207,9 +213,8 @@ impl UpgradeRate {
             self.sweep_once_a_second();
         }
         let bucket = if self.limiter.len() < ADDRESSES_MAX { client } else { ClientAddr::SHARED };
-        self.limiter.check_key(&bucket).map_err(|until| {
-            let retry_after: Duration = until.wait_time_from(DefaultClock::default().now());
-            Rejection::TooManyUpgrades { retry_after }
+        self.limiter.check_key(&bucket).map_err(|until| Rejection::TooManyUpgrades {
+            retry_after: until.wait_time_from(self.limiter.clock().now()),
         })
     }
 
@@ -220,7 +225,7 @@ impl UpgradeRate {
 
     /// A sweep visits every address, and a flood must not make every upgrade do that.
     fn sweep_once_a_second(&self) {
-        let second = self.started.elapsed().as_secs();
+        let second = Duration::from(self.limiter.clock().now().duration_since(self.started)).as_secs();
         if self.swept.swap(second, Ordering::Relaxed) != second {
             self.sweep();
         }
@@ -249,7 +254,10 @@ impl Drop for Admitted {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use actix_http::header::HeaderMap;
+    use governor::clock::FakeRelativeClock;
 
     use super::*;
     use crate::client_addr::{PeerAddr, TrustedProxies};
@@ -299,6 +307,43 @@ mod tests {
             panic!("the burst is spent")
         };
         assert!(retry_after <= Duration::from_secs(1));
+    }
+
+    /// An IPv6 address of the network of this number.
+    fn in_network(network: u64, host: u64) -> ClientAddr {
+        let addr = Ipv6Addr::from_bits(u128::from(0x2001_0db8_0000_0000 + network) << 64 | u128::from(host));
+        TrustedProxies::default().client_of(PeerAddr(addr.into()), &HeaderMap::new())
+    }
+
+    fn with_clock(burst: u32) -> (UpgradeRate<FakeRelativeClock>, FakeRelativeClock) {
+        let clock = FakeRelativeClock::default();
+        (UpgradeRate::new(admission(1, 1, burst).limits(), clock.clone()), clock)
+    }
+
+    #[test]
+    fn t16_a_million_addresses_of_one_network_are_one_client() {
+        let (rate, clock) = with_clock(100);
+        let mut admitted = (0..1_000_000).filter(|&host| rate.check(in_network(7, host)).is_ok());
+        assert_eq!(admitted.by_ref().count(), 100);
+        assert_eq!(rate.limiter.len(), 1);
+        clock.advance(Duration::from_secs(2));
+        assert_eq!((0..1_000).filter(|&host| rate.check(in_network(7, host)).is_ok()).count(), 2);
+    }
+
+    #[test]
+    fn t16_a_million_networks_share_what_is_left_and_are_forgotten() {
+        let (rate, clock) = with_clock(100);
+        let admitted = (0..1_000_000).filter(|&network| rate.check(in_network(network, 1)).is_ok()).count();
+        // One of the places is the shared bucket's, which has a burst as everybody has.
+        assert_eq!(admitted, ADDRESSES_MAX + 100);
+        assert!(rate.limiter.len() <= ADDRESSES_MAX + 1, "{}", rate.limiter.len());
+        // Each bucket is full again after the second that its one upgrade cost; the shared one needs a hundred.
+        clock.advance(Duration::from_secs(2));
+        assert!(rate.check(in_network(2_000_000, 1)).is_ok(), "a flood that is over leaves room");
+        assert!(rate.limiter.len() <= 2, "{}", rate.limiter.len());
+        clock.advance(Duration::from_secs(200));
+        rate.sweep();
+        assert_eq!(rate.limiter.len(), 0);
     }
 
     #[test]

@@ -133,4 +133,60 @@ mod tests {
         assert!(alice.permit_publish(topic("chat.bob")).is_none());
         assert!(Policy::new("bob", Arc::default()).permit_subscribe(topic("orders.42")).is_none());
     }
+
+    /// Claims by topics: bytes are compared, and nothing is normalised.
+    #[test]
+    fn t25_claims_grant_exactly_what_they_say() {
+        let topics = [
+            "orders",
+            "orders.42",
+            "Orders.42",
+            "ORDERS.42",
+            "orders.43",
+            "orders.42.x",
+            "orders:42",
+            "orders/42",
+            "orders%2E42",
+            "orders.%34%32",
+            "orders.4",
+            "orders.420",
+            "xorders.42",
+            "orders-42",
+            "_orders.42",
+            "_causeway.revoked",
+            "alice",
+            "alice.orders",
+            "bob.orders",
+            "alice:orders",
+            "Alice.orders",
+        ];
+        for (pattern, granted) in [
+            ("orders.42", &["orders.42"][..]),
+            ("orders.*", &["orders.42", "orders.43", "orders.%34%32", "orders.4", "orders.420"]),
+            (
+                "orders.**",
+                &["orders.42", "orders.43", "orders.42.x", "orders.%34%32", "orders.4", "orders.420"],
+            ),
+            ("orders:*", &["orders:42"]),
+            ("orders", &["orders"]),
+            ("{sub}.*", &["alice.orders"]),
+            ("{sub}", &["alice"]),
+            ("_causeway.*", &[]),
+            ("_orders.42", &[]),
+        ] {
+            let patterns: Box<[Pattern]> = [Pattern::parse(pattern).unwrap()].into();
+            let subscriber = Grants { subscribe: patterns.clone(), publish: Box::default() };
+            let publisher = Grants { subscribe: Box::default(), publish: patterns };
+            for name in topics {
+                let topic = || Topic::parse(name).unwrap();
+                let permits = |grants: &Grants| {
+                    let alice = Policy::new("alice", Arc::new(grants.clone()));
+                    (alice.permit_subscribe(topic()).is_some(), alice.permit_publish(topic()).is_some())
+                };
+                let is_granted = granted.contains(&name);
+                assert_eq!(permits(&subscriber), (is_granted, false), "{pattern} for {name}");
+                assert_eq!(permits(&publisher), (false, is_granted), "{pattern} for {name}");
+            }
+        }
+    }
 }

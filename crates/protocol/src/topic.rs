@@ -146,6 +146,38 @@ mod tests {
         }
     }
 
+    /// No name that is let through can be anything to Redis but the name of one channel: no pattern, no second argument,
+    /// no way out of a prefix.
+    #[test]
+    fn t24_of_a_million_names_only_the_legal_ones_are_topics() {
+        let alphabet = b"ab09_-@=+~%,.:/ *?[]{}\\\"'|\r\n\0\x7f\x80\xc3\xff";
+        let mut state = 24_u64;
+        let mut random = move |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        let mut legal = 0;
+        for _ in 0..1_000_000 {
+            let len = random(12);
+            // Half of the names have no byte that is forbidden everywhere, so that many are legal.
+            let known = [15, alphabet.len()][random(2)];
+            let bytes: Vec<u8> = (0..len).map(|_| alphabet[random(known)]).collect();
+            let name = String::from_utf8_lossy(&bytes);
+            let segments = || name.split(['.', ':', '/']);
+            let is_legal = segments().all(|segment| {
+                !segment.is_empty()
+                    && segment.chars().all(|one| one.is_ascii_alphanumeric() || "_-@=+~%,".contains(one))
+            });
+            let topic = Topic::parse(&name);
+            assert_eq!(topic.is_ok(), is_legal, "{name:?}");
+            if let Ok(topic) = topic {
+                assert_eq!(topic.as_str(), name);
+                legal += 1;
+            }
+        }
+        assert!(legal > 100_000, "{legal}");
+    }
+
     #[test]
     fn a_leading_underscore_reserves_a_name() {
         assert!(Topic::parse("_x").unwrap().is_reserved());

@@ -474,9 +474,8 @@ fn a_token_that_expires_is_announced_and_then_ends_the_connection() {
     assert!(closed_at >= 300 * SECOND && closed_at <= 300 * SECOND + LATE);
 }
 
-/// Threat T22.
 #[test]
-fn sessions_of_revoked_tokens_end_and_nothing_more_is_written_to_them() {
+fn t22_sessions_of_revoked_tokens_end_and_nothing_more_is_written_to_them() {
     let mut stage = quiet_stage();
     let marked =
         |subject: &str, id| policy(subject, &["**"]).marked(TokenMark { id, ..TokenMark::default() });
