@@ -10,10 +10,10 @@
 use std::collections::HashMap;
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use causeway_protocol::Topic;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::Delivery;
 
@@ -133,7 +133,8 @@ mod tests {
     }
 
     fn message(name: &str, payload: &'static str) -> Delivery {
-        Delivery::Publication(Arc::new(Publication::new(topic(name), payload)), Instant::now())
+        let publication = Arc::new(Publication::new(topic(name), payload));
+        Delivery::Publication(publication, Instant::now().into_std())
     }
 
     fn taken(inbox: &Inbox) -> Vec<String> {

@@ -1,7 +1,8 @@
 //! The broker that links nodes through Redis.
 //!
 //! [`RedisBroker`] is a handle; the work is done on one thread of its own with two lanes that share nothing but
-//! the thread: the subscriber link (`link`) brings messages in, the publisher (`publisher`) takes publishes out.
+//! the thread: the subscriber link (`link`, kept in being by `supervisor`) brings messages in, the publisher
+//! (`publisher`) takes publishes out.
 //! A topic is the Redis channel of the same name behind the configured prefix, and a payload is what was
 //! published, byte for byte. A log is the Redis Stream of that name, and its entries have one field.
 //!
@@ -17,17 +18,19 @@ use std::{process, thread};
 use bytes::Bytes;
 use causeway_protocol::Topic;
 use futures_util::future::BoxFuture;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
+use redis::{Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 use self::changes::{Change, Changes};
 pub use self::checkup::{Asked, RedisCheckup, RedisCheckupError, Right};
-use self::link::Supervisor;
 #[doc(hidden)]
 pub use self::link::deliveries_of;
 use self::publisher::{Publisher, Publishes};
+use self::supervisor::Supervisor;
 use crate::interest::InterestTable;
 use crate::totals::Totals;
 use crate::workers::Workers;
@@ -37,6 +40,7 @@ mod changes;
 mod checkup;
 mod link;
 mod publisher;
+mod supervisor;
 
 /// How often the thread shows that it comes round to its work: each time wakes it, and nobody looks more often than
 /// once in seconds.
@@ -187,7 +191,8 @@ impl RedisBroker {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shared = Arc::new(Shared::new(config.payload_bytes_max));
-        let supervisor = Supervisor::new(redis.clone(), &config, Arc::clone(&shared))?;
+        let client = Client::open(redis.clone()).map_err(|error| RedisConfigError::Url(error.to_string()))?;
+        let supervisor = Supervisor::new(client, &config, Arc::clone(&shared), SmallRng::from_os_rng());
         let (publishes, publisher) = publisher::lane(redis, config, Arc::clone(&shared))?;
         let (running, dropped) = oneshot::channel();
         thread::Builder::new().name("causeway-broker".to_owned()).spawn({
@@ -215,6 +220,11 @@ impl Drop for DownAtEnd {
     }
 }
 
+/// Now, by the runtime's clock: a test can stop it.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// Shows for as long as it is polled that the thread comes round to its work.
 async fn beat(totals: &Totals) {
     let mut interval = tokio::time::interval(BEAT_INTERVAL);
@@ -227,7 +237,7 @@ async fn beat(totals: &Totals) {
 /// The broker's thread, from its first to its last moment.
 fn run(
     runtime: Runtime,
-    supervisor: Supervisor,
+    supervisor: Supervisor<Client>,
     publisher: Publisher,
     pulse: impl Future<Output = ()>,
     dropped: oneshot::Receiver<()>,
@@ -286,7 +296,7 @@ impl Shared {
         let exchange = Exchange {
             workers: Workers::new(payload_bytes_max, Arc::clone(&totals)),
             table: InterestTable::default(),
-            link: LinkState { losses: 0, last_heard: Instant::now() },
+            link: LinkState { losses: 0, last_heard: now() },
             totals: Arc::clone(&totals),
         };
         Self { exchange: Mutex::new(exchange), changes: Changes::default(), totals }
@@ -295,6 +305,10 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Exchange> {
         // After a panic under the lock the link is lost like after any other fault, and rebuilt.
         self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last_heard(&self) -> Instant {
+        self.lock().link.last_heard
     }
 }
 
@@ -332,14 +346,14 @@ impl Exchange {
     }
 
     fn link_up(&mut self) {
-        self.link.last_heard = Instant::now();
+        self.link.last_heard = now();
         self.totals.reconnects.store(self.link.losses, Relaxed);
         self.totals.up.store(true, Relaxed);
     }
 
     /// Returns how long nothing had been heard.
     fn link_lost(&mut self) -> Duration {
-        let silent_for = self.link.last_heard.elapsed();
+        let silent_for = now() - self.link.last_heard;
         self.totals.up.store(false, Relaxed);
         self.link.losses += 1;
         if self.table.lost(self.link.last_heard) {
