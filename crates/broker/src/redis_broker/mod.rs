@@ -40,6 +40,8 @@ mod changes;
 mod checkup;
 mod link;
 mod publisher;
+#[cfg(test)]
+mod simulation;
 mod supervisor;
 
 /// How often the thread shows that it comes round to its work: each time wakes it, and nobody looks more often than
