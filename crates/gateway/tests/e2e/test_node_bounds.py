@@ -99,7 +99,7 @@ def test_above_80_percent_of_the_budget_nobody_is_let_in_and_above_90_the_larges
                         assert used() <= TOTAL
                     await eventually(lambda: used() <= 0.9 * TOTAL, "it is enough")
                     assert 0 < cut() < GREEDY, "some of the greedy, and not all"
-                    assert "limits.outbox_bytes_total is nearly used up" in node.log()
+                    await eventually(lambda: "limits.outbox_bytes_total is nearly used up" in node.log(), "it is told")
                     await rounds.next()
                     assert reader.heard("flowing") == list(range(rounds.done)) and reader.pushes == []
                     with_topic = lambda topic: dict(redis.client().pubsub_numsub(topic))[topic.encode()]
