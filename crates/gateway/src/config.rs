@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use actix_http::Uri;
 use bytesize::ByteSize;
 use causeway_broker::RedisConfig;
 use causeway_hub::HubLimits;
@@ -20,7 +21,7 @@ use ipnet::IpNet;
 pub use auth::{Auth, IssuerTable};
 pub use given::{
     AdminGiven, AuthGiven, DrainGiven, ENV_PREFIX, Given, HeartbeatGiven, IssuerGiven, KeyGiven, LimitsGiven,
-    LogFormat, LogGiven, MetricsGiven, Overrides, RedisGiven, Secret, TopicClassGiven,
+    LogFormat, LogGiven, MetricsGiven, Overrides, RedisGiven, Secret, TopicClassGiven, TracesGiven,
 };
 
 pub use sources::{Origin, Reading, Sources};
@@ -28,6 +29,7 @@ pub use sources::{Origin, Reading, Sources};
 use crate::admission::AdmissionLimits;
 use crate::log;
 use crate::origin::AllowedOrigins;
+use crate::traces::TracesConfig;
 
 mod auth;
 mod given;
@@ -100,6 +102,8 @@ pub struct Config {
     pub topic_classes: Vec<(String, Pattern)>,
     /// How the node stops.
     pub drain: DrainGiven,
+    /// Where spans go, if they go anywhere.
+    pub traces: Option<TracesConfig>,
 }
 
 impl Config {
@@ -170,6 +174,7 @@ impl TryFrom<&Given> for Config {
                 lead_time: at_most_a_day("drain.lead_time", given.drain.lead_time)?,
                 window: at_most_a_day("drain.window", given.drain.window)?,
             },
+            traces: given.traces.meant()?,
         })
     }
 }
@@ -187,6 +192,30 @@ impl AdminGiven {
             return Err(bad("admin.token", found, "at least 32 bytes"));
         }
         Ok(Some(Secret(token)))
+    }
+}
+
+impl TracesGiven {
+    fn meant(&self) -> Result<Option<TracesConfig>, ConfigError> {
+        let sample_ratio = self.sample_ratio;
+        if !(0.0..=1.0).contains(&sample_ratio) {
+            return Err(bad(
+                "traces.sample_ratio",
+                sample_ratio,
+                "0 (none but those that others began) to 1 (all)",
+            ));
+        }
+        let Some(endpoint) = &self.endpoint else { return Ok(None) };
+        let url: Option<Uri> = endpoint.parse().ok();
+        let is_place = |url: &Uri| {
+            matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some() && url.path() != "/"
+        };
+        let has_password = endpoint.contains('@');
+        if has_password || !url.as_ref().is_some_and(is_place) {
+            let shown = if has_password { "a url with a password" } else { endpoint };
+            return Err(bad("traces.endpoint", shown, "http[s]://host[:port]/v1/traces, without a password"));
+        }
+        Ok(Some(TracesConfig { endpoint: endpoint.clone(), sample_ratio }))
     }
 }
 
@@ -334,6 +363,10 @@ mod tests {
             ),
             ("allowed_origins = ['*']\n[auth]\ncookie = 'session'", &["auth.cookie", "session"]),
             ("[log]\nlevel = 'loud=very'", &["log.level", "loud=very", "debug"]),
+            ("[traces]\nsample_ratio = 2", &["traces.sample_ratio", "2", "0 ("]),
+            ("[traces]\nendpoint = 'collector:4318'", &["traces.endpoint", "collector:4318", "/v1/traces"]),
+            ("[traces]\nendpoint = 'http://collector:4318'", &["traces.endpoint", "/v1/traces"]),
+            ("[traces]\nendpoint = 'http://a:b@c/v1/traces'", &["traces.endpoint", "a url with a password"]),
             ("[admin]\ntoken = 'short'", &["admin.token", "5 bytes", "32 bytes"]),
             ("[admin]\ntoken = 'a'\ntoken_file = 'b'", &["admin: both", "token_file"]),
             ("[admin]\ntoken_file = '/nowhere'", &["admin.token_file", "/nowhere"]),

@@ -9,6 +9,7 @@ use std::time::Instant;
 use actix_http::header::{self, HeaderMap};
 use actix_http::{RequestHead, Uri};
 use ipnet::IpNet;
+use tracing::field::Empty;
 
 use crate::admission::{Admission, Admitted};
 use crate::budget::Budget;
@@ -20,6 +21,7 @@ use crate::origin::AllowedOrigins;
 use crate::rejection::Rejection;
 use crate::revocation::Revocations;
 use crate::token::{TokenError, Verified, Verifier};
+use crate::traces;
 
 /// What decides who is let in, but for how many.
 #[derive(Debug)]
@@ -120,8 +122,13 @@ impl Gate<'_> {
     /// # Errors
     /// Why there is none, or what is wrong with it.
     pub(crate) fn verify(&self, token: Option<&str>) -> Result<Verified, TokenError> {
+        let span = tracing::info_span!(
+            target: traces::TARGET, "verify token", error.type = Empty, otel.status_code = Empty
+        )
+        .entered();
         let began = Instant::now();
         let verdict = token.ok_or(TokenError::Missing).and_then(|token| self.entrance.verifier.verify(token));
+        let _ = verdict.as_ref().inspect_err(|error| traces::failed(&span, error.cause()));
         if let Some(metrics) = self.metrics {
             metrics.token_verify_seconds.observe(began.elapsed().as_secs_f64());
             let _ = verdict.as_ref().inspect_err(|error| metrics.count_token_failure(error));
@@ -194,7 +201,10 @@ impl<'a, H> Attempt<'a, H> {
             Rule::UpgradeRate => admission.check_rate(self.client)?,
             Rule::AddressRoom => self.admitted = Some(admission.enter(self.client)?),
             Rule::Origin => self.check_origin()?,
-            Rule::Handshake => self.handshake = Some((self.check_handshake)(self.head)?),
+            Rule::Handshake => {
+                let _span = tracing::info_span!(target: traces::TARGET, "handshake").entered();
+                self.handshake = Some((self.check_handshake)(self.head)?);
+            }
             Rule::Token => self.verified = Some(self.gate.verify(self.token.map(|(token, _)| token))?),
         }
         Ok(())

@@ -21,6 +21,7 @@ pub mod rejection;
 pub mod reload;
 pub mod revocation;
 pub mod token;
+pub mod traces;
 
 mod budget;
 mod canary;

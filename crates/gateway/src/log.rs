@@ -4,6 +4,7 @@
 //! can make happen as often as they like is told a few times and then counted: see `log/repeats`.
 
 use std::io;
+use std::iter;
 use std::panic::{self, PanicHookInfo};
 use std::thread;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 
 use self::lines::{Line, Lines, Writer};
 use crate::config::{LogFormat, LogGiven};
+use crate::traces::{self, Traces};
 
 pub(crate) mod repeats;
 
@@ -32,6 +34,7 @@ const PANIC_PATIENCE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Log {
     level: LogLevel,
+    traces: Option<Traces>,
 }
 
 /// The level of a log that has begun. It can be changed.
@@ -49,24 +52,27 @@ pub enum LogError {
     Thread(#[from] io::Error),
 }
 
-/// Begins to log, panics too.
+/// Begins to log, panics too, and to take in spans where there are `traces`.
 ///
 /// # Errors
 /// [`LogError`]
 ///
 /// # Panics
 /// When something in this process logs already.
-pub fn begin(log: &LogGiven) -> Result<Log, LogError> {
+pub fn begin(log: &LogGiven, traces: Option<Traces>) -> Result<Log, LogError> {
     let (filter, level) = reload::Layer::new(filter(&log.level)?);
     let lines = fmt::layer().with_writer(Line::of(&LINES));
     let lines = match log.format {
         LogFormat::Text => lines.with_ansi(false).boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
+    // Each has a filter of its own: the log's level is not that of the traces.
+    let layers: Vec<_> =
+        iter::once(lines.with_filter(filter).boxed()).chain(traces.as_ref().map(Traces::layer)).collect();
     thread::Builder::new().name("log".to_owned()).spawn(write_out)?;
-    Registry::default().with(filter).with(lines).init();
+    Registry::default().with(layers).init();
     panic::set_hook(Box::new(tell_of_panic));
-    Ok(Log { level: LogLevel(level) })
+    Ok(Log { level: LogLevel(level), traces })
 }
 
 /// Lines that were lost since the start, because stderr took no more.
@@ -82,7 +88,7 @@ pub(crate) fn flush() {
 /// What a level lets through.
 pub(crate) fn filter(level: &str) -> Result<EnvFilter, ParseError> {
     // A malformed request is its sender's fault and would be an error line each; what matters is counted.
-    EnvFilter::try_new(format!("actix_http=off,actix_server=warn,{level}"))
+    EnvFilter::try_new(format!("actix_http=off,actix_server=warn,{}=off,{level}", traces::TARGET))
 }
 
 /// The log's thread.
@@ -112,6 +118,8 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
+        // First, because it may have something to say.
+        self.traces.take();
         flush();
     }
 }

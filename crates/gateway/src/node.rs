@@ -12,6 +12,7 @@ use causeway_broker::{Broker, EmbeddedBroker, PublishError, Pulse, RedisBroker};
 use causeway_hub::{PublishOutcome, PublishPermit};
 use causeway_protocol::Pattern;
 use tokio::sync::{broadcast, watch};
+use tracing::field::Empty;
 
 use crate::admission::Admission;
 use crate::budget::Budget;
@@ -28,6 +29,7 @@ use crate::rejection::Rejection;
 use crate::revocation::{self, REVOCATIONS_MAX, Revocation, Revocations, RevokeError, RevokeRequest};
 use crate::settings::Settings;
 use crate::token::{TokenError, Verified};
+use crate::traces;
 
 /// A thread that shows no sign of life for so long is stuck: none of its steps takes more than milliseconds.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
@@ -165,19 +167,22 @@ impl Node {
         permit: PublishPermit,
         payload: Bytes,
     ) -> impl Future<Output = PublishOutcome> + use<> {
+        let span = tracing::info_span!(
+            target: traces::TARGET, "publish", otel.kind = "producer",
+            messaging.destination.name = %permit.topic(), messaging.message.body.size = payload.len() as i64,
+            error.type = Empty, otel.status_code = Empty
+        );
         let began = Instant::now();
         let confirmed = self.broker.publish(permit.into_topic(), payload);
         let node = Arc::clone(self);
         async move {
             let confirmed = confirmed.await;
-            if let Err(error) = &confirmed
-                && node.repeats.may_tell("publish to the broker", cause(error))
-            {
-                tracing::warn!(
-                    cause = cause(error),
-                    why = error.to_string(),
-                    "the broker did not take a publish"
-                );
+            if let Err(error) = &confirmed {
+                traces::failed(&span, cause(error));
+                if node.repeats.may_tell("publish to the broker", cause(error)) {
+                    let why = error.to_string();
+                    tracing::warn!(cause = cause(error), why, "the broker did not take a publish");
+                }
             }
             let outcome = match confirmed {
                 Ok(()) => PublishOutcome::Published,

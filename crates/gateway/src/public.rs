@@ -10,6 +10,8 @@ use causeway_hub::PublishOutcome;
 use causeway_protocol::Topic;
 use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use crate::client_addr::PeerAddr;
 use crate::dev::DemoPage;
@@ -17,6 +19,7 @@ use crate::entrance;
 use crate::handshake;
 use crate::node::Node;
 use crate::rejection::Rejection;
+use crate::traces;
 
 /// How long the body of a publish may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,6 +77,7 @@ fn let_pages_read(answer: &mut HttpResponse, request: &HttpRequest, node: &Node)
 }
 
 fn judge(request: &HttpRequest, node: &Node) -> Result<HttpResponse, Rejection> {
+    let _span = tracing::info_span!(target: traces::TARGET, "verdict", otel.kind = "server").entered();
     let peer = peer(request)?;
     match node.admit(peer, request.head(), handshake::check_absent) {
         Ok(_) => Ok(HttpResponse::NoContent().finish()),
@@ -90,8 +94,15 @@ async fn publish(
     node: web::Data<Node>,
     body: web::Payload,
 ) -> Result<HttpResponse, Rejection> {
-    let answer = try_publish(&request, &node, body).await;
-    answer.inspect_err(|rejection| node.tell_refused("publish", request.head(), rejection))
+    let span = tracing::info_span!(
+        target: traces::TARGET, "HTTP publish", otel.kind = "server", error.type = Empty, otel.status_code = Empty
+    );
+    traces::continue_trace(&span, request.headers());
+    let answer = try_publish(&request, &node, body).instrument(span.clone()).await;
+    answer.inspect_err(|rejection| {
+        traces::failed(&span, rejection.cause());
+        node.tell_refused("publish", request.head(), rejection);
+    })
 }
 
 async fn try_publish(

@@ -12,12 +12,15 @@ use actix_codec::Framed;
 use actix_http::{Request, h1};
 use actix_rt::net::TcpStream;
 
+use tracing::field::Empty;
+
 use crate::client_addr::PeerAddr;
 use crate::entrance::Guest;
 use crate::handshake::Handshake;
 use crate::public::CONNECT_PATH;
 use crate::rejection::Rejection;
 use crate::socket::Socket;
+use crate::traces;
 use crate::worker::Worker;
 
 /// The longest request target, in bytes.
@@ -26,6 +29,10 @@ const TARGET_BYTES_MAX: usize = 8 * 1024;
 /// Answers one upgrade request, either way.
 pub(crate) fn answer(worker: &Rc<Worker>, request: &Request, framed: Framed<TcpStream, h1::Codec>) {
     let began = Instant::now();
+    let span = tracing::info_span!(
+        target: traces::TARGET, "upgrade", otel.kind = "server", error.type = Empty, otel.status_code = Empty
+    )
+    .entered();
     let mut parts = framed.into_parts();
     // The answer to a request that was sent ahead of this one.
     if !parts.write_buf.is_empty() && Socket::write_first(&parts.io, &parts.write_buf).is_err() {
@@ -38,6 +45,7 @@ pub(crate) fn answer(worker: &Rc<Worker>, request: &Request, framed: Framed<TcpS
         },
         Err(rejection) => {
             worker.node.metrics.count_refused(&rejection);
+            traces::failed(&span, rejection.cause());
             worker.node.tell_refused("upgrade", request.head(), &rejection);
             // A client that has gone needs no answer. Dropping the socket closes it behind the answer.
             let _ = Socket::write_first(&parts.io, &rejection.http1());

@@ -8,6 +8,7 @@ use causeway_gateway::app::{Gateway, StartError};
 use causeway_gateway::config::{Config, Given, KeyGiven, Overrides, Secret};
 use causeway_gateway::dev::DemoPage;
 use causeway_gateway::log;
+use causeway_gateway::traces::Traces;
 use jsonwebtoken::Algorithm;
 use rand::Rng as _;
 use rand::distr::Alphanumeric;
@@ -31,9 +32,10 @@ pub(crate) fn run(overrides: &Overrides) -> Result<ExitCode, CliError> {
     let everything = ["**".to_owned()];
     let grant = Grant { subject: "dev", subscribe: &everything, publish: &everything, ttl: TOKEN_TTL };
     let token = sign(&given.auth, None, &grant)?;
-    let _log = log::begin(&given.log)?;
-    let redis_url = given.redis.url.clone();
     let config = Config::try_from(&given)?;
+    let traces = config.traces.as_ref().map(|traces| Traces::begin(traces, &config.node));
+    let _log = log::begin(&given.log, traces)?;
+    let redis_url = given.redis.url.clone();
     block_on(async {
         let gateway = Gateway::start(config, Some(DemoPage::new(&token)), None).map_err(with_hint)?;
         gateway.announce()?;

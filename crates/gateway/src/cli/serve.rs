@@ -7,6 +7,7 @@ use causeway_gateway::app::Gateway;
 use causeway_gateway::config::{Config, Overrides, Sources};
 use causeway_gateway::log;
 use causeway_gateway::reload::Reloader;
+use causeway_gateway::traces::Traces;
 
 use super::{CliError, block_on, exit_code};
 
@@ -14,7 +15,8 @@ pub(crate) fn run(file: Option<&Path>, overrides: &Overrides) -> Result<ExitCode
     let sources = Sources::new(file, overrides);
     let given = sources.read()?.given;
     let config = Config::try_from(&given)?;
-    let log = log::begin(&given.log)?;
+    let traces = config.traces.as_ref().map(|traces| Traces::begin(traces, &config.node));
+    let log = log::begin(&given.log, traces)?;
     let reloader = Reloader::new(sources, given, log.level())?;
     block_on(async {
         let gateway = Gateway::start(config, None, Some(reloader))?;

@@ -56,6 +56,8 @@ pub struct Given {
     pub log: LogGiven,
     /// What is counted.
     pub metrics: MetricsGiven,
+    /// What is traced.
+    pub traces: TracesGiven,
 }
 
 /// `[admin]`
@@ -221,6 +223,16 @@ pub struct TopicClassGiven {
     pub pattern: String,
 }
 
+/// `[traces]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TracesGiven {
+    /// Where an OpenTelemetry collector takes traces. Without one, there are none.
+    pub endpoint: Option<String>,
+    /// The share of the traces that begin here to be sent there.
+    pub sample_ratio: f64,
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -265,6 +277,7 @@ impl Default for Given {
             drain: DrainGiven::default(),
             log: LogGiven::default(),
             metrics: MetricsGiven::default(),
+            traces: TracesGiven::default(),
         }
     }
 }
@@ -320,6 +333,12 @@ impl Default for DrainGiven {
 impl Default for LogGiven {
     fn default() -> Self {
         Self { format: LogFormat::Text, level: "info".to_owned() }
+    }
+}
+
+impl Default for TracesGiven {
+    fn default() -> Self {
+        Self { endpoint: None, sample_ratio: 1.0 }
     }
 }
 

@@ -165,6 +165,7 @@ fn environment() -> Env {
         "drain",
         "log",
         "metrics",
+        "traces",
     ];
     let top_of = |key: &str| key.split("__").next().unwrap_or_default().to_ascii_lowercase();
     Env::prefixed(ENV_PREFIX).filter(move |key| TOP.contains(&top_of(key.as_str()).as_str())).split("__")
