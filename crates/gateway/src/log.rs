@@ -12,7 +12,7 @@ use std::time::Duration;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use self::lines::{Line, Lines, Writer};
 use crate::config::{LogFormat, LogGiven};
@@ -41,6 +41,8 @@ pub struct Log {
 #[derive(Clone, Debug)]
 pub struct LogLevel(reload::Handle<EnvFilter, Registry>);
 
+type AnyLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
 /// Why nothing can be logged.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -60,19 +62,23 @@ pub enum LogError {
 /// # Panics
 /// When something in this process logs already.
 pub fn begin(log: &LogGiven, traces: Option<Traces>) -> Result<Log, LogError> {
+    let (layers, level) = layers(log, traces.as_ref())?;
+    thread::Builder::new().name("log".to_owned()).spawn(write_out)?;
+    Registry::default().with(layers).init();
+    panic::set_hook(Box::new(tell_of_panic));
+    Ok(Log { level, traces })
+}
+
+/// What takes in lines, and spans. Each has a filter of its own: the log's level is not that of the traces.
+fn layers(log: &LogGiven, traces: Option<&Traces>) -> Result<(Vec<AnyLayer>, LogLevel), ParseError> {
     let (filter, level) = reload::Layer::new(filter(&log.level)?);
     let lines = fmt::layer().with_writer(Line::of(&LINES));
     let lines = match log.format {
         LogFormat::Text => lines.with_ansi(false).boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
-    // Each has a filter of its own: the log's level is not that of the traces.
-    let layers: Vec<_> =
-        iter::once(lines.with_filter(filter).boxed()).chain(traces.as_ref().map(Traces::layer)).collect();
-    thread::Builder::new().name("log".to_owned()).spawn(write_out)?;
-    Registry::default().with(layers).init();
-    panic::set_hook(Box::new(tell_of_panic));
-    Ok(Log { level: LogLevel(level), traces })
+    let layers = iter::once(lines.with_filter(filter).boxed()).chain(traces.map(Traces::layer));
+    Ok((layers.collect(), LogLevel(level)))
 }
 
 /// Lines that were lost since the start, because stderr took no more.
@@ -128,5 +134,26 @@ impl LogLevel {
     pub(crate) fn set(&self, filter: EnvFilter) {
         // Fails only where the log has ended, and then there is nothing to be filtered.
         let _ = self.0.reload(filter);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::level_filters::LevelFilter;
+
+    use super::*;
+    use crate::traces::TracesConfig;
+
+    #[test]
+    fn what_nobody_logs_costs_a_glance_at_the_level() {
+        let highest = |level: &str, traces: Option<&Traces>| {
+            let log = LogGiven { format: LogFormat::Text, level: level.to_owned() };
+            layers(&log, traces).unwrap().0.max_level_hint()
+        };
+        assert_eq!(highest("info", None), Some(LevelFilter::INFO));
+        assert_eq!(highest("warn", None), Some(LevelFilter::WARN));
+        let endpoint = "http://127.0.0.1:9/v1/traces".to_owned();
+        let traces = Traces::begin(&TracesConfig { endpoint, sample_ratio: 1.0 }, "a-node");
+        assert_eq!(highest("warn", Some(&traces)), Some(LevelFilter::INFO), "spans are of this level");
     }
 }
