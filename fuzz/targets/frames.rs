@@ -55,6 +55,7 @@ fn kept(message: Message<'_>) -> Message<'static> {
             within(bytes.len(), LIMITS.message_bytes_max);
             Message::Binary(Cow::Owned(bytes.into_owned()))
         }
+        Message::Deflated(message) => panic!("nobody agreed on that: {message:?}"),
         Message::Ping(payload) => {
             within(payload.len(), 125);
             Message::Ping(Cow::Owned(payload.into_owned()))
@@ -72,6 +73,7 @@ fn written(message: &Message<'_>) -> Vec<u8> {
     let (opcode, payload) = match message {
         Message::Text(text) => (Opcode::Text, text.as_bytes().to_vec()),
         Message::Binary(bytes) => (Opcode::Binary, bytes.to_vec()),
+        Message::Deflated(message) => panic!("nobody agreed on that: {message:?}"),
         Message::Ping(payload) => (Opcode::Ping, payload.to_vec()),
         Message::Pong(payload) => (Opcode::Pong, payload.to_vec()),
         Message::Close(code) => {

@@ -130,7 +130,7 @@ impl Connection {
                 Message::Text(text) => heard(&text),
                 Message::Ping(payload) => self.send_frame(Opcode::Pong, &payload)?,
                 Message::Close(code) => return Err(Ended::Closed(code)),
-                Message::Binary(_) | Message::Pong(_) => {}
+                Message::Binary(_) | Message::Deflated(_) | Message::Pong(_) => {}
             }
         }
         Ok(())

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use actix_http::ws::hash_key;
 use bytes::Bytes;
-use causeway_protocol::frame::{self, FrameBuilder, FrameLimits, FrameReader, Message, Opcode, Role};
+use causeway_protocol::frame::{
+    self, DeflateAgreement, Deflater, FrameBuilder, FrameLimits, FrameReader, Inflater, Message, Opcode, Role,
+};
 
 /// Cases 9.3.1 and 9.4.1 send one message in 65,536 fragments and an empty one; the longest messages have 16 MiB.
 const LIMITS: FrameLimits = FrameLimits { message_bytes_max: 16 << 20, fragments_max: 65_537 };
@@ -34,39 +36,62 @@ fn serve(stream: &TcpStream) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     // What comes behind the request's head stays in this reader: it is the first frames.
     let mut from_client = BufReader::new(stream);
-    if let Some(key) = read_head(&mut from_client)? {
+    let head = read_head(&mut from_client)?;
+    if let Some(key) = head.key {
+        let agreed = DeflateAgreement::reach(head.extensions.iter().map(String::as_str));
+        let agreed = agreed.map_err(io::Error::other)?;
         let accept = hash_key(key.as_bytes());
         let mut to_client = stream;
         to_client.write_all(
             b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n",
         )?;
+        if let Some(agreement) = agreed {
+            write!(to_client, "sec-websocket-extensions: {}\r\n", agreement.response())?;
+        }
         to_client.write_all(&[b"sec-websocket-accept: ", &accept[..], b"\r\n\r\n"].concat())?;
-        echo(&mut from_client, &mut to_client)?;
+        echo(&mut from_client, &mut to_client, agreed)?;
     }
     stream.shutdown(Shutdown::Write)?;
     // To close a socket with unread bytes resets it, and a reset may overtake the close frame.
     io::copy(&mut from_client, &mut io::sink()).map(drop)
 }
 
-/// The `Sec-WebSocket-Key` of the request, if it has one.
-fn read_head(from_client: &mut impl BufRead) -> io::Result<Option<String>> {
-    let mut key = None;
+/// What matters of a request: its `Sec-WebSocket-Key`, if it has one, and what it offers.
+#[derive(Default)]
+struct Head {
+    key: Option<String>,
+    extensions: Vec<String>,
+}
+
+fn read_head(from_client: &mut impl BufRead) -> io::Result<Head> {
+    let mut head = Head::default();
     for line in from_client.lines() {
         let line = line?;
         match line.split_once(':') {
             Some((name, value)) if name.eq_ignore_ascii_case("sec-websocket-key") => {
-                key = Some(value.trim().to_owned());
+                head.key = Some(value.trim().to_owned());
+            }
+            Some((name, value)) if name.eq_ignore_ascii_case("sec-websocket-extensions") => {
+                head.extensions.push(value.trim().to_owned());
             }
             None if line.is_empty() => break,
             _ => {}
         }
     }
-    Ok(key)
+    Ok(head)
 }
 
 /// Answers until one side closes.
-fn echo(from_client: &mut impl Read, to_client: &mut impl Write) -> io::Result<()> {
+fn echo(
+    from_client: &mut impl Read,
+    to_client: &mut impl Write,
+    agreed: Option<DeflateAgreement>,
+) -> io::Result<()> {
     let mut reader = FrameReader::new(Role::Server);
+    if agreed.is_some() {
+        reader = reader.with_deflate();
+    }
+    let (mut inflater, mut deflater) = (Inflater::default(), Deflater::default());
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let received = from_client.read(&mut buffer)?;
@@ -75,10 +100,23 @@ fn echo(from_client: &mut impl Read, to_client: &mut impl Write) -> io::Result<(
         }
         let mut bytes = &mut buffer[..received];
         loop {
-            match reader.next(&mut bytes, &LIMITS) {
+            let outcome = match reader.next(&mut bytes, &LIMITS) {
+                Ok(Some(Message::Deflated(message))) => {
+                    reader.inflate(&message, &mut inflater, &LIMITS).map(Some)
+                }
+                outcome => outcome,
+            };
+            match outcome {
                 Ok(None) => break,
                 Ok(Some(Message::Close(code))) => return to_client.write_all(&frame::close_echo(code)),
-                Ok(Some(message)) => to_client.write_all(&answer(&message))?,
+                Ok(Some(message)) => {
+                    let plain = answer(&message);
+                    let is_data = matches!(message, Message::Text(_) | Message::Binary(_));
+                    let may_deflate =
+                        is_data && agreed.is_some_and(|agreed| plain.len() <= agreed.message_bytes_max());
+                    let deflated = may_deflate.then(|| deflater.compress(&plain)).flatten();
+                    to_client.write_all(&deflated.unwrap_or(plain))?;
+                }
                 Err(violation) => return to_client.write_all(&frame::close(violation.close_code())),
             }
         }
@@ -95,6 +133,7 @@ fn answer(message: &Message<'_>) -> Bytes {
         Message::Text(text) => whole(Opcode::Text, text.as_bytes()),
         Message::Binary(bytes) => whole(Opcode::Binary, bytes),
         Message::Ping(payload) => frame::pong(payload),
+        Message::Deflated(_) => unreachable!("it was inflated"),
         Message::Pong(_) | Message::Close(_) => Bytes::new(),
     }
 }

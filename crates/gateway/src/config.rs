@@ -20,8 +20,9 @@ use ipnet::IpNet;
 
 pub use auth::{Auth, IssuerTable};
 pub use given::{
-    AdminGiven, AuthGiven, DrainGiven, ENV_PREFIX, Given, HeartbeatGiven, IssuerGiven, KeyGiven, LimitsGiven,
-    LogFormat, LogGiven, MetricsGiven, Overrides, RedisGiven, Secret, TopicClassGiven, TracesGiven,
+    AdminGiven, AuthGiven, CompressionGiven, DrainGiven, ENV_PREFIX, Given, HeartbeatGiven, IssuerGiven,
+    KeyGiven, LimitsGiven, LogFormat, LogGiven, MetricsGiven, Overrides, RedisGiven, Secret, TopicClassGiven,
+    TracesGiven,
 };
 
 pub use sources::{Origin, Reading, Sources};
@@ -94,6 +95,8 @@ pub struct Config {
     pub hub: HubLimits,
     /// What one message may cost.
     pub frames: FrameLimits,
+    /// Whether compression is agreed on with clients that offer it.
+    pub may_deflate: bool,
     /// Bytes that may wait in front of one worker.
     pub inbox_bytes: usize,
     /// Bytes that may wait on the node, in inboxes and outboxes together.
@@ -121,6 +124,8 @@ impl TryFrom<&Given> for Config {
         let message_bytes = size("limits.message_bytes", limits.message_bytes, "1B to 16MiB", 1..=16 << 20)?;
         let outbox_bytes =
             size("limits.outbox_bytes", limits.outbox_bytes, "1KiB to 1GiB", 1 << 10..=1 << 30)?;
+        let deflate_bytes_min =
+            size("compression.min_bytes", given.compression.min_bytes, "1B to 16MiB", 1..=16 << 20)?;
         let total =
             size("limits.outbox_bytes_total", limits.outbox_bytes_total, "at least 1MiB", 1 << 20..=1 << 50)?;
         // What waits in front of the workers is a quarter of all that may wait.
@@ -159,6 +164,7 @@ impl TryFrom<&Given> for Config {
             hub: HubLimits {
                 topics_per_session: limits.topics_per_connection,
                 outbox_bytes,
+                deflate_bytes_min,
                 publish_bytes: message_bytes,
                 commands_per_second: limits.commands_per_second.get(),
                 commands_burst: limits.commands_burst.get(),
@@ -167,6 +173,7 @@ impl TryFrom<&Given> for Config {
                 ..HubLimits::default()
             },
             frames: FrameLimits { message_bytes_max: message_bytes, fragments_max: limits.message_fragments },
+            may_deflate: given.compression.enabled,
             inbox_bytes,
             budget_bytes: total,
             topic_classes: topic_classes(&given.metrics.topic_classes)?,
@@ -327,6 +334,7 @@ mod tests {
         assert!(config.redis.is_none());
         assert_eq!(config.hub, HubLimits::default());
         assert_eq!(config.frames, FrameLimits::default());
+        assert!(!config.may_deflate);
         assert!(matches!(config.allowed_origins, AllowedOrigins::Only(origins) if origins.is_empty()));
         let error = Config::try_from(&Given::default()).unwrap_err();
         assert_eq!(error.to_string(), "auth.keys: none; expected at least one [[auth.keys]] table");
@@ -362,6 +370,8 @@ mod tests {
                 &["limits.outbox_bytes_total", "1.0 MiB"],
             ),
             ("allowed_origins = ['*']\n[auth]\ncookie = 'session'", &["auth.cookie", "session"]),
+            ("[compression]\nmin_bytes = '0B'", &["compression.min_bytes", "0", "1B to 16MiB"]),
+            ("[compression]\nenabled = 'yes'", &["compression.enabled", "yes", "bool"]),
             ("[log]\nlevel = 'loud=very'", &["log.level", "loud=very", "debug"]),
             ("[traces]\nsample_ratio = 2", &["traces.sample_ratio", "2", "0 ("]),
             ("[traces]\nendpoint = 'collector:4318'", &["traces.endpoint", "collector:4318", "/v1/traces"]),

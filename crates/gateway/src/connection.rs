@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use causeway_hub::SessionKey;
 use causeway_protocol::CloseCode;
-use causeway_protocol::frame::{FrameReader, Message, Role};
+use causeway_protocol::frame::{FrameReader, Message};
 
 use crate::admission::Admitted;
 use crate::socket::Socket;
@@ -29,8 +29,14 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(worker: Rc<Worker>, socket: Rc<Socket>, key: SessionKey, admitted: Admitted) -> Self {
-        Self { worker, socket, key, reader: FrameReader::new(Role::Server), admitted, began: Instant::now() }
+    pub(crate) fn new(
+        worker: Rc<Worker>,
+        socket: Rc<Socket>,
+        key: SessionKey,
+        reader: FrameReader,
+        admitted: Admitted,
+    ) -> Self {
+        Self { worker, socket, key, reader, admitted, began: Instant::now() }
     }
 
     /// Acts on bytes that came from the client.
@@ -40,7 +46,17 @@ impl Connection {
         }
         self.worker.hub.borrow_mut().heard(self.key);
         loop {
-            match self.reader.next(&mut bytes, &self.worker.frame_limits.get()) {
+            let limits = self.worker.frame_limits.get();
+            let outcome = match self.reader.next(&mut bytes, &limits) {
+                // Whoever is being closed is not worth the time.
+                Ok(Some(Message::Deflated(_))) if !self.is_open() => continue,
+                Ok(Some(Message::Deflated(message))) => {
+                    let mut inflater = self.worker.inflater.borrow_mut();
+                    self.reader.inflate(&message, &mut inflater, &limits).map(Some)
+                }
+                outcome => outcome,
+            };
+            match outcome {
                 Ok(Some(message)) => self.act_on(&message),
                 Ok(None) => break,
                 Err(violation) => {
@@ -70,10 +86,15 @@ impl Connection {
                 }
             }
             Message::Binary(_) => self.close(CloseCode::UnsupportedData),
+            Message::Deflated(_) => unreachable!("it was inflated"),
             Message::Ping(payload) => worker.hub.borrow_mut().pinged(self.key, payload, now),
             Message::Pong(_) => worker.hub.borrow_mut().ponged(self.key, now),
             Message::Close(code) => worker.hub.borrow_mut().closed_by_client(self.key, *code, now),
         }
+    }
+
+    fn is_open(&self) -> bool {
+        self.worker.hub.borrow().is_open(self.key)
     }
 
     fn close(&self, code: CloseCode) {

@@ -6,6 +6,7 @@
 use actix_http::header::{self, HeaderMap, HeaderName};
 use actix_http::{Method, RequestHead, Version, ws};
 use causeway_protocol::SUBPROTOCOL;
+use causeway_protocol::frame::DeflateAgreement;
 
 use crate::rejection::Rejection;
 
@@ -18,6 +19,8 @@ pub(crate) struct Handshake {
     accept: [u8; 28],
     /// Whether the client asked for a subprotocol, and must be told which one it is.
     has_subprotocol: bool,
+    /// What the client and we can agree on, if it offered compression.
+    pub(crate) deflate: Option<DeflateAgreement>,
 }
 
 /// Checks the head of a request that is no upgrade to the HTTP machinery, for instance for lack of
@@ -69,7 +72,11 @@ impl Handshake {
         // The one check of the library that is exact: 24 characters of base64 that decode to 16 bytes.
         ws::verify_handshake(head)
             .map_err(|_| Rejection::BadHandshake("Sec-WebSocket-Key must be 16 bytes in base64"))?;
-        Ok(Self { accept: ws::hash_key(key.as_bytes()), has_subprotocol: has_our_subprotocol(headers)? })
+        Ok(Self {
+            accept: ws::hash_key(key.as_bytes()),
+            has_subprotocol: has_our_subprotocol(headers)?,
+            deflate: deflate(headers)?,
+        })
     }
 
     /// The `101` that completes it.
@@ -81,6 +88,10 @@ impl Handshake {
         if self.has_subprotocol {
             response.extend_from_slice(b"\r\nsec-websocket-protocol: ");
             response.extend_from_slice(SUBPROTOCOL.as_bytes());
+        }
+        if let Some(agreement) = self.deflate {
+            response.extend_from_slice(b"\r\nsec-websocket-extensions: ");
+            response.extend_from_slice(agreement.response().as_bytes());
         }
         response.extend_from_slice(b"\r\n\r\n");
         response
@@ -110,6 +121,16 @@ fn has_our_subprotocol(headers: &HeaderMap) -> Result<bool, Rejection> {
         return Ok(false);
     }
     if offered.any(|offered| offered == SUBPROTOCOL) { Ok(true) } else { Err(Rejection::UnknownSubprotocol) }
+}
+
+/// What can be agreed on of what the client offers. Its list must be one even where nothing of it is wanted
+/// (RFC 6455 §9.1).
+fn deflate(headers: &HeaderMap) -> Result<Option<DeflateAgreement>, Rejection> {
+    let malformed = Rejection::BadHandshake("Sec-WebSocket-Extensions must be a list of extensions");
+    let offered = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS);
+    // What is not text is no list either.
+    let offered = offered.map(|value| value.to_str().unwrap_or("\u{fffd}"));
+    DeflateAgreement::reach(offered).map_err(|_| malformed)
 }
 
 fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -153,6 +174,24 @@ mod tests {
     }
 
     #[test]
+    fn offers_of_compression_are_one_list_however_many_headers_they_come_in() {
+        let request = upgrade(|request| {
+            request
+                .append_header((header::SEC_WEBSOCKET_EXTENSIONS, "foo, permessage-deflate; bar"))
+                .append_header((
+                    header::SEC_WEBSOCKET_EXTENSIONS,
+                    "permessage-deflate; server_max_window_bits=\"10\"",
+                ));
+        });
+        let response = String::from_utf8(Handshake::check(request.head()).unwrap().response()).unwrap();
+        let agreed = "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=10";
+        assert!(response.contains(&format!("sec-websocket-extensions: {agreed}\r\n")), "{response}");
+        let request = upgrade(|_| ());
+        let response = String::from_utf8(Handshake::check(request.head()).unwrap().response()).unwrap();
+        assert!(!response.contains("extensions"), "{response}");
+    }
+
+    #[test]
     fn loose_upgrades_are_refused() {
         type Change = fn(&mut TestRequest);
         let cases: &[(u16, Change)] = &[
@@ -189,6 +228,18 @@ mod tests {
             }),
             (400, |request| {
                 request.insert_header((header::SEC_WEBSOCKET_PROTOCOL, "graphql-ws"));
+            }),
+            (101, |request| {
+                request.insert_header((
+                    header::SEC_WEBSOCKET_EXTENSIONS,
+                    "x-webkit-deflate-frame; a=\"b\", foo",
+                ));
+            }),
+            (400, |request| {
+                request.insert_header((header::SEC_WEBSOCKET_EXTENSIONS, "permessage-deflate;"));
+            }),
+            (400, |request| {
+                request.insert_header((header::SEC_WEBSOCKET_EXTENSIONS, "foo, =bar"));
             }),
             (426, |request| {
                 request.insert_header((header::SEC_WEBSOCKET_VERSION, "8"));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use causeway_broker::LinkReport;
 use causeway_hub::{ClassCounts, HubCounters, HubGauges, PublishOutcome};
+use causeway_protocol::frame::DeflateCounts;
 use causeway_protocol::{CloseCode, CommandOp, ErrorCode, GapReason};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::MetricFamily;
@@ -52,6 +53,8 @@ pub(crate) struct WorkerReport {
     pub(crate) counters: HubCounters,
     pub(crate) classes: Vec<ClassCounts>,
     pub(crate) gauges: HubGauges,
+    /// What its clients sent compressed.
+    pub(crate) inflated: DeflateCounts,
     pub(crate) inbox_bytes: usize,
     /// The most that has waited in its outboxes.
     pub(crate) outbox_bytes_highest: usize,
@@ -109,6 +112,15 @@ struct WorkerMetrics {
     commands: IntCounterVec,
     gaps: IntCounterVec,
     drains: IntCounter,
+    compression: CompressionMetrics,
+}
+
+/// What compression is used for, and what comes of it.
+#[derive(Debug)]
+struct CompressionMetrics {
+    connections: IntGaugeVec,
+    plain_bytes: IntCounterVec,
+    deflated_bytes: IntCounterVec,
 }
 
 /// Of one topic class.
@@ -374,6 +386,7 @@ impl WorkerMetrics {
                 "causeway_drain_announcements_total",
                 "Connections told to go, by a drain of all or of a share.",
             ),
+            compression: CompressionMetrics::new(series),
         }
     }
 
@@ -392,10 +405,12 @@ impl WorkerMetrics {
             self.gaps.with_label_values(&[reason.name()]).inc_by(now - before);
         }
         self.drains.inc_by(counted.drains - counted_before.drains);
+        self.compression.add(before, now);
         let worker = worker.to_string();
         let set = |series: &IntGaugeVec, value| series.with_label_values(&[&worker]).set(count(value));
         set(&self.connections, now.gauges.sessions);
         set(&self.subscriptions, now.gauges.subscriptions);
+        set(&self.compression.connections, now.gauges.deflating_sessions);
         set(&self.topics, now.gauges.topics);
         set(&self.outbox_bytes, now.gauges.outbox_bytes());
         set(&self.outbox_bytes_highest, now.outbox_bytes_highest);
@@ -406,6 +421,39 @@ impl WorkerMetrics {
     fn commands_ending(&self, op: Option<CommandOp>, refused: Option<ErrorCode>) -> IntCounter {
         let op = op.map_or("unreadable", CommandOp::name);
         self.commands.with_label_values(&[op, refused.map_or("ok", ErrorCode::name)])
+    }
+}
+
+impl CompressionMetrics {
+    fn new(series: &Series<'_>) -> Self {
+        Self {
+            connections: series.gauges(
+                "causeway_compression_connections",
+                "Open connections that agreed on permessage-deflate, by worker.",
+                "worker",
+            ),
+            plain_bytes: series.counters(
+                "causeway_compression_plain_bytes_total",
+                "Bytes of compressed messages before they were compressed, by direction: `sent` (one per subscriber) or `received`.",
+                &["direction"],
+            ),
+            deflated_bytes: series.counters(
+                "causeway_compression_deflated_bytes_total",
+                "Bytes of compressed messages on the wire, by direction: `sent` (one per subscriber) or `received`.",
+                &["direction"],
+            ),
+        }
+    }
+
+    fn add(&self, before: &WorkerReport, now: &WorkerReport) {
+        for (direction, before, now) in [
+            ("sent", before.counters.deflate, now.counters.deflate),
+            ("received", before.inflated, now.inflated),
+        ] {
+            let add = |series: &IntCounterVec, bytes| series.with_label_values(&[direction]).inc_by(bytes);
+            add(&self.plain_bytes, now.plain_bytes - before.plain_bytes);
+            add(&self.deflated_bytes, now.deflated_bytes - before.deflated_bytes);
+        }
     }
 }
 

@@ -116,6 +116,7 @@ fn reloadable(running: &Given, wanted: &Given) -> Given {
             outbox_bytes_total: running.limits.outbox_bytes_total,
             ..wanted.limits
         },
+        compression: wanted.compression,
         log: LogGiven { format: running.log.format, level: wanted.log.level },
         ..running.clone()
     }

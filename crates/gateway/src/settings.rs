@@ -20,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) admin_access: AdminAccess,
     pub(crate) hub: HubLimits,
     pub(crate) frames: FrameLimits,
+    /// Whether permessage-deflate is agreed on with clients that offer it.
+    pub(crate) may_deflate: bool,
 }
 
 impl Settings {
@@ -30,6 +32,7 @@ impl Settings {
             admin_access: AdminAccess::new(config.admin_token, config.admin_listen),
             hub: config.hub,
             frames: config.frames,
+            may_deflate: config.may_deflate,
         }
     }
 }

@@ -61,7 +61,11 @@ fn admit(worker: &Rc<Worker>, request: &Request) -> Result<(Guest, Handshake), R
         return Err(Rejection::BadHandshake("the request target is too long"));
     }
     let peer = request.head().peer_addr.ok_or(Rejection::BadHandshake("the peer has no address"))?;
-    worker.node.admit(PeerAddr::from(peer), request.head(), Handshake::check)
+    let (guest, mut handshake) = worker.node.admit(PeerAddr::from(peer), request.head(), Handshake::check)?;
+    if !worker.node.settings().may_deflate {
+        handshake.deflate = None;
+    }
+    Ok((guest, handshake))
 }
 
 fn take_over(
@@ -72,6 +76,6 @@ fn take_over(
     early: &mut [u8],
 ) -> io::Result<()> {
     Socket::write_first(&stream, &handshake.response())?;
-    worker.connect(guest, Socket::new(stream)?, early);
+    worker.connect(guest, handshake.deflate, Socket::new(stream)?, early);
     Ok(())
 }

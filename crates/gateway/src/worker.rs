@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use causeway_broker::{Delivery, Inbox, Interest, Pulse, Ticket, WorkerId};
 use causeway_hub::{Fate, Hub, InterestChange, Moment, Policy, Request, SessionKey};
 use causeway_protocol::CommandId;
-use causeway_protocol::frame::FrameLimits;
+use causeway_protocol::frame::{DeflateAgreement, FrameLimits, FrameReader, Inflater, Role};
 use tokio::sync::{broadcast, watch};
 use tokio::time::timeout_at;
 
@@ -52,6 +52,8 @@ pub(crate) struct Worker {
     pub(crate) read_buffer: RefCell<Box<[u8]>>,
     /// Where the frames of one write are gathered.
     write_buffer: RefCell<Box<[u8]>>,
+    /// For the compressed messages of all connections, one at a time.
+    pub(crate) inflater: RefCell<Inflater>,
     /// What the messages of clients may cost.
     pub(crate) frame_limits: Cell<FrameLimits>,
     settings: RefCell<watch::Receiver<Arc<Settings>>>,
@@ -91,6 +93,7 @@ impl Worker {
             hub: RefCell::new(hub),
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
             write_buffer: RefCell::new(vec![0; WRITE_BUFFER_BYTES].into_boxed_slice()),
+            inflater: RefCell::default(),
             frame_limits: Cell::new(settings.frames),
             settings: RefCell::new(watched),
             id,
@@ -123,9 +126,15 @@ impl Worker {
         Moment::at(self.started.elapsed())
     }
 
-    /// Begins a session on a socket whose upgrade has been answered. `early` are bytes that came behind the
-    /// request.
-    pub(crate) fn connect(self: &Rc<Self>, guest: Guest, socket: Socket, early: &mut [u8]) {
+    /// Begins a session on a socket whose upgrade has been answered, and agreed on compression or not. `early` are
+    /// bytes that came behind the request.
+    pub(crate) fn connect(
+        self: &Rc<Self>,
+        guest: Guest,
+        deflate: Option<DeflateAgreement>,
+        socket: Socket,
+        early: &mut [u8],
+    ) {
         let now = self.now();
         let Guest { admitted, verified } = guest;
         let key = self.hub.borrow_mut().connect(verified.policy, now + verified.expires_in, now);
@@ -136,7 +145,12 @@ impl Worker {
         }
         sockets[key.index()] = Some(Rc::clone(&socket));
         drop(sockets);
-        let mut connection = Connection::new(Rc::clone(self), socket, key, admitted);
+        let mut reader = FrameReader::new(Role::Server);
+        if let Some(agreement) = deflate {
+            self.hub.borrow_mut().agree_on_deflate(key, agreement);
+            reader = reader.with_deflate();
+        }
+        let mut connection = Connection::new(Rc::clone(self), socket, key, reader, admitted);
         self.flush(key);
         connection.receive(early);
         actix_rt::spawn(connection);
@@ -334,6 +348,7 @@ impl Worker {
             counters: hub.counters(),
             classes: hub.class_counts().to_vec(),
             gauges,
+            inflated: self.inflater.borrow().counts(),
             inbox_bytes: self.inbox.bytes(),
             outbox_bytes_highest: self.outbox_bytes_highest.get(),
             lag: self.lag.get().worst(),

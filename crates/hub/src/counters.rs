@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use causeway_protocol::frame::DeflateCounts;
 use causeway_protocol::{CommandOp, ErrorCode, GapReason};
 
 /// Totals since the hub was made.
@@ -17,6 +18,8 @@ pub struct HubCounters {
     pub gaps: GapCounts,
     /// Sessions that were told to go, by a drain of all or of some.
     pub drains: u64,
+    /// Frames of messages put into outboxes compressed, one per subscriber.
+    pub deflate: DeflateCounts,
     /// How long messages took from the broker to the socket, one entry per subscriber.
     pub delivery: LatencyCounts,
 }
@@ -26,6 +29,8 @@ pub struct HubCounters {
 pub struct HubGauges {
     /// Sessions, those that are closing included.
     pub sessions: usize,
+    /// Of these, sessions that agreed on compression.
+    pub deflating_sessions: usize,
     /// Subscriptions, one per topic and subscriber.
     pub subscriptions: usize,
     /// Topics somebody is subscribed to or waiting for.

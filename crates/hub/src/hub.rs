@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use causeway_protocol::{
     CloseCode, Command, CommandId, ErrorCode, GapReason, Pattern, Publication, Push, Reply, Topic, frame,
+    frame::Deflater,
 };
 use slab::Slab;
 
@@ -24,6 +25,7 @@ use crate::topics::{TopicState, Topics};
 use crate::{HubLimits, Moment, Policy, PublishPermit, SessionKey};
 
 mod commands;
+mod deflate;
 mod drain;
 mod owing;
 mod time;
@@ -120,6 +122,9 @@ pub struct Hub {
     class_counts: Vec<ClassCounts>,
     frames_waiting: usize,
     frame_bytes: FrameBytes,
+    /// How many sessions agreed on compression.
+    deflating_sessions: usize,
+    deflater: Deflater,
     jitter: Jitter,
 }
 
@@ -145,6 +150,8 @@ impl Hub {
             class_counts: Vec::new(),
             frames_waiting: 0,
             frame_bytes: FrameBytes::default(),
+            deflating_sessions: 0,
+            deflater: Deflater::default(),
             jitter: Jitter(seed | 1),
         }
     }
@@ -205,6 +212,7 @@ impl Hub {
         self.leave_all(key);
         let session = self.sessions.remove(key.index());
         self.frames_waiting -= session.outbox.len();
+        self.deflating_sessions -= usize::from(session.deflate.is_some());
         let code = match session.phase {
             Phase::Open => CLOSED_ABNORMALLY,
             Phase::Closing { code, .. } => code,
@@ -215,6 +223,11 @@ impl Hub {
             messages_sent: session.messages_sent,
             bytes_sent: session.bytes_sent,
         })
+    }
+
+    /// Whether what the client says still matters: it has not closed, nor been closed.
+    pub fn is_open(&self, key: SessionKey) -> bool {
+        self.session(key).is_some_and(Session::is_open)
     }
 
     /// Something came from the client, so it is alive.
@@ -423,7 +436,8 @@ impl Hub {
         mem::take(&mut self.interest)
     }
 
-    /// A message came in, which the node had received at `received`. Says to how many outboxes it was offered.
+    /// A message came in, which the node had received at `received`. Says to how many outboxes it was offered, and
+    /// counts compressing it as so many more as would have taken the same time.
     pub fn publish(&mut self, publication: &Publication, received: Moment, now: Moment) -> usize {
         let Some(topic) = self.topics.find(publication.topic().as_str()) else { return 0 };
         let entry = self.topics.get(topic);
@@ -434,6 +448,9 @@ impl Hub {
             self.class_counts[usize::from(class)].messages_offered += entry.subscribers.len() as u64;
         }
         let frame = SharedFrame::message(publication.frame().clone(), received, &self.frame_bytes);
+        if self.deflating_sessions > 0 && frame.len() >= self.limits.deflate_bytes_min {
+            return self.fan_out_deflated(topic, publication, &frame, received, now);
+        }
         self.fan_out(topic, &frame, now)
     }
 
@@ -527,6 +544,7 @@ impl Hub {
     pub fn gauges(&self) -> HubGauges {
         HubGauges {
             sessions: self.sessions.len(),
+            deflating_sessions: self.deflating_sessions,
             subscriptions: self.subscriptions,
             topics: self.topics.len(),
             frames_waiting: self.frames_waiting,

@@ -9,6 +9,8 @@ pub struct HubLimits {
     pub topics_per_session: usize,
     /// The most bytes of frames that may wait for one session. More closes it as a slow consumer.
     pub outbox_bytes: usize,
+    /// The shortest message that is worth compressing, in bytes of its frame, for sessions that agreed on it.
+    pub deflate_bytes_min: usize,
     /// The longest `data` of a publish, in bytes.
     pub publish_bytes: usize,
     /// Commands and pings a session may send in the long run, a second. At least 1.
@@ -34,6 +36,7 @@ impl Default for HubLimits {
         Self {
             topics_per_session: 128,
             outbox_bytes: 1 << 20,
+            deflate_bytes_min: 512,
             publish_bytes: 64 << 10,
             commands_per_second: 50,
             commands_burst: 100,

@@ -57,7 +57,8 @@ impl SharedFrame {
         Self(Rc::new(FrameData { bytes, received, alive: alive.clone() }))
     }
 
-    fn len(&self) -> usize {
+    /// Its bytes.
+    pub(crate) fn len(&self) -> usize {
         self.0.bytes.len()
     }
 }

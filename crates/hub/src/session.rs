@@ -1,5 +1,7 @@
 //! What the hub knows of one client.
 
+use causeway_protocol::frame::DeflateAgreement;
+
 use crate::outbox::Outbox;
 use crate::pending::PendingKey;
 use crate::rate::CommandRate;
@@ -75,6 +77,8 @@ pub(crate) struct Session {
     pub(crate) too_fast: u32,
     /// Whether the session is listed as wanting attention.
     pub(crate) is_listed: bool,
+    /// How messages may be compressed, if the client takes that.
+    pub(crate) deflate: Option<DeflateAgreement>,
     pub(crate) messages_sent: u64,
     pub(crate) bytes_sent: u64,
 }
@@ -98,6 +102,7 @@ impl Session {
             rate: CommandRate::default(),
             too_fast: 0,
             is_listed: false,
+            deflate: None,
             messages_sent: 0,
             bytes_sent: 0,
         }

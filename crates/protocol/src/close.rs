@@ -64,7 +64,7 @@ close_codes! {
     GoingAway = 1001, "going away", No, "The client closed because its page is going away.";
     ProtocolError = 1002, "protocol error", No, "The client broke the framing rules of RFC 6455.";
     UnsupportedData = 1003, "text frames only", No, "The client sent a binary message.";
-    InvalidPayload = 1007, "invalid UTF-8", No, "The client sent text that is not UTF-8.";
+    InvalidPayload = 1007, "invalid payload", No, "The client sent text that is not UTF-8, or a compressed message that cannot be inflated.";
     PolicyViolation = 1008, "policy violation", No, "The client sent a message in too many fragments.";
     MessageTooBig = 1009, "message too big", No, "The client sent a message longer than `limits.message_bytes`.";
     InternalError = 1011, "internal error", Later, "Not sent yet: kept for a failure of the node.";

@@ -48,6 +48,8 @@ pub struct Given {
     pub auth: AuthGiven,
     /// What one client, and all together, may cost.
     pub limits: LimitsGiven,
+    /// What is sent in fewer bytes.
+    pub compression: CompressionGiven,
     /// How silent clients are noticed.
     pub heartbeat: HeartbeatGiven,
     /// How the node stops.
@@ -171,6 +173,16 @@ pub struct LimitsGiven {
     pub commands_burst: NonZeroU32,
 }
 
+/// `[compression]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CompressionGiven {
+    /// Whether permessage-deflate (RFC 7692) is agreed on with clients that offer it.
+    pub enabled: bool,
+    /// The shortest message that is sent compressed.
+    pub min_bytes: ByteSize,
+}
+
 /// `[heartbeat]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -273,6 +285,7 @@ impl Default for Given {
             redis: RedisGiven::default(),
             auth: AuthGiven::default(),
             limits: LimitsGiven::default(),
+            compression: CompressionGiven::default(),
             heartbeat: HeartbeatGiven::default(),
             drain: DrainGiven::default(),
             log: LogGiven::default(),
@@ -314,6 +327,12 @@ impl Default for LimitsGiven {
             commands_per_second: count(hub.commands_per_second),
             commands_burst: count(hub.commands_burst),
         }
+    }
+}
+
+impl Default for CompressionGiven {
+    fn default() -> Self {
+        Self { enabled: false, min_bytes: ByteSize(HubLimits::default().deflate_bytes_min as u64) }
     }
 }
 

@@ -40,11 +40,22 @@ impl Hub {
 
     /// Puts one frame into the outbox of every subscriber of a topic. Says how many there are.
     pub(super) fn fan_out(&mut self, topic: TopicKey, frame: &SharedFrame, now: Moment) -> usize {
+        self.fan_out_by(topic, |_| frame, now)
+    }
+
+    /// The same where not all are owed the same.
+    pub(super) fn fan_out_by<'f>(
+        &mut self,
+        topic: TopicKey,
+        mut frame_for: impl FnMut(&Session) -> &'f SharedFrame,
+        now: Moment,
+    ) -> usize {
         let subscribers = &self.topics.get(topic).subscribers;
         let count = subscribers.len();
         let mut slow = Vec::new();
         for &key in subscribers {
             let session = &mut self.sessions[key.index()];
+            let frame = frame_for(session);
             match offer(session, &mut self.listed, count, frame, self.limits.outbox_bytes) {
                 Offered::Queued => self.frames_waiting += 1,
                 Offered::Closing => {}

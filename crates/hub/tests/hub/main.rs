@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod allocations;
+mod deflate;
 mod model;
 mod simulation;
 mod stories;

@@ -44,6 +44,7 @@ fn limits() -> HubLimits {
     HubLimits {
         topics_per_session: 4,
         outbox_bytes: 700,
+        deflate_bytes_min: HubLimits::default().deflate_bytes_min,
         publish_bytes: 30,
         commands_per_second: 10,
         commands_burst: 5,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use causeway_hub::{
     Fate, Grants, Hub, HubLimits, InterestChange, Moment, Outbox, Policy, Request, SessionKey,
 };
-use causeway_protocol::frame::{FrameLimits, FrameReader, Message, Role};
+use causeway_protocol::frame::{DeflateAgreement, FrameLimits, FrameReader, Inflater, Message, Role};
 use causeway_protocol::{CloseCode, CommandId, Pattern, Publication, Topic};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -97,6 +97,7 @@ impl From<Message<'_>> for Said {
         match message {
             Message::Text(text) => serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}")),
             Message::Binary(bytes) => panic!("the hub sends text only: {bytes:?}"),
+            Message::Deflated(message) => panic!("to be inflated first: {message:?}"),
             Message::Ping(payload) => {
                 assert!(payload.is_empty());
                 Self::PingFrame
@@ -156,6 +157,7 @@ pub(crate) struct Wire {
     taken: usize,
     /// What waited when the outbox was last looked at.
     waiting: Vec<u8>,
+    may_deflate: bool,
     reader: FrameReader,
 }
 
@@ -166,8 +168,15 @@ impl Wire {
             heard: 0,
             taken: 0,
             waiting: Vec::new(),
-            reader: FrameReader::new(Role::Client),
+            may_deflate: false,
+            reader: reader(false),
         }
+    }
+
+    /// Agrees on compression, before anything was said.
+    fn agree_on_deflate(&mut self) {
+        self.may_deflate = true;
+        self.reader = reader(true);
     }
 
     /// What the client has read so far.
@@ -198,8 +207,7 @@ impl Wire {
         let mut unread = &mut fresh[..];
         let mut said = Vec::new();
         while !unread.is_empty() {
-            let message =
-                next(&mut FrameReader::new(Role::Client), &mut unread).expect("frames are owed whole");
+            let message = next(&mut reader(self.may_deflate), &mut unread).expect("frames are owed whole");
             self.told.push((message.clone(), self.taken + waiting.len() - unread.len()));
             said.push(message);
         }
@@ -233,9 +241,21 @@ impl Wire {
     }
 }
 
+/// A client's.
+fn reader(may_deflate: bool) -> FrameReader {
+    let reader = FrameReader::new(Role::Client);
+    if may_deflate { reader.with_deflate() } else { reader }
+}
+
 fn next(reader: &mut FrameReader, unread: &mut &mut [u8]) -> Option<Said> {
     let limits = FrameLimits { message_bytes_max: 1 << 20, ..FrameLimits::default() };
-    reader.next(unread, &limits).expect("the hub writes good frames").map(Said::from)
+    let message = match reader.next(unread, &limits).expect("the hub writes good frames")? {
+        Message::Deflated(message) => {
+            reader.inflate(&message, &mut Inflater::default(), &limits).expect("the hub compresses well")
+        }
+        message => message,
+    };
+    Some(message.into())
 }
 
 /// The bytes of the first `frames` that wait.
@@ -301,6 +321,18 @@ impl Stage {
         let key = self.hub.connect(policy, self.in_seconds(lasts_seconds), self.now());
         self.clients.push((key, Wire::new()));
         Client(self.clients.len() - 1)
+    }
+
+    /// Connects a client that offers `extensions` and is subscribed to a topic, which nobody had or all had confirmed.
+    pub(crate) fn deflating_subscriber(&mut self, extensions: &str, topic: &str) -> Client {
+        let agreement = DeflateAgreement::reach([extensions]).expect("a list").expect("a good offer");
+        let client = self.connect_with(policy("alice", &["**"]), 86_400);
+        self.hub.agree_on_deflate(self.key(client), agreement);
+        self.clients[client.0].1.agree_on_deflate();
+        self.subscribe(client, 0, &[topic]);
+        self.confirm(topic);
+        assert_eq!(self.hears(client).last(), Some(&subscribed(0, &[topic], &[])));
+        client
     }
 
     pub(crate) fn key(&self, client: Client) -> SessionKey {

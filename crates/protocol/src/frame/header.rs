@@ -43,11 +43,15 @@ impl Opcode {
 pub(super) const HEADER_BYTES_MAX: usize = 14;
 /// The longest payload of a control frame (RFC 6455 §5.5).
 pub(super) const CONTROL_BYTES_MAX: u64 = 125;
+/// Set on the first frame of a compressed message (RFC 7692 §6).
+pub(super) const RSV1: u8 = 0x40;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
     pub(super) opcode: Opcode,
     pub(super) fin: bool,
+    /// Whether a compressed message begins with this frame.
+    pub(super) is_deflated: bool,
     pub(super) payload_len: u64,
     /// All zero where the frame is not masked.
     pub(super) mask: [u8; 4],
@@ -55,12 +59,18 @@ pub(super) struct Header {
 
 impl Header {
     /// Reads a header from the front of `bytes` and says how many bytes it took; `None` until it is whole.
-    pub(super) fn parse(bytes: &[u8], role: Role) -> Result<Option<(Self, usize)>, Violation> {
+    /// `may_deflate` says whether compressed messages were agreed on.
+    pub(super) fn parse(
+        bytes: &[u8],
+        role: Role,
+        may_deflate: bool,
+    ) -> Result<Option<(Self, usize)>, Violation> {
         let &[first, second, ref rest @ ..] = bytes else { return Ok(None) };
-        if first & 0x70 != 0 {
-            return Err(Violation::Protocol("reserved bits set without an extension"));
-        }
         let opcode = Opcode::from_bits(first & 0x0f)?;
+        let reserved = first & 0x70;
+        if reserved != 0 {
+            check_reserved(reserved, opcode, may_deflate)?;
+        }
         let fin = first & 0x80 != 0;
         let is_masked = second & 0x80 != 0;
         role.check_mask(is_masked)?;
@@ -78,7 +88,26 @@ impl Header {
             mask.copy_from_slice(key);
             header_len += 4;
         }
-        Ok(Some((Self { opcode, fin, payload_len, mask }, header_len)))
+        let is_deflated = reserved != 0;
+        Ok(Some((Self { opcode, fin, is_deflated, payload_len, mask }, header_len)))
+    }
+}
+
+/// How many bytes of a frame that is not masked are its header.
+pub(super) fn unmasked_header_len(frame: &[u8]) -> usize {
+    match frame[1] {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    }
+}
+
+/// Only the first frame of a data message says that it is compressed (RFC 7692 §6.1).
+fn check_reserved(reserved: u8, opcode: Opcode, may_deflate: bool) -> Result<(), Violation> {
+    let may_deflate = may_deflate && matches!(opcode, Opcode::Text | Opcode::Binary);
+    match reserved {
+        RSV1 if may_deflate => Ok(()),
+        _ => Err(Violation::Protocol("reserved bits set without an extension")),
     }
 }
 

@@ -7,10 +7,14 @@
 //! Lengths are judged when the header is read, before anything is kept; memory grows with the bytes that
 //! arrived, never with the bytes that were announced. Text is judged as it arrives, so that a bad byte ends
 //! the connection before the rest of a long message has been sent.
+//!
+//! A compressed message (RFC 7692) is given back as it came, when it is whole. Whether it is worth inflating is the
+//! caller's decision, because that is what costs.
 
 use std::borrow::Cow;
 use std::mem;
 
+use super::deflate::{Inflater, Uninflatable};
 use super::header::{HEADER_BYTES_MAX, Header, Opcode};
 use super::mask;
 use crate::CloseCode;
@@ -50,6 +54,14 @@ impl Default for FrameLimits {
     }
 }
 
+impl FrameLimits {
+    /// The longest compressed message. What cannot be compressed grows in the attempt: fixed codes take 9 bits for
+    /// some bytes (RFC 1951 §3.2.6), and each block has its header.
+    fn deflated_bytes_max(&self) -> usize {
+        self.message_bytes_max + self.message_bytes_max / 8 + 64
+    }
+}
+
 /// What a peer said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
@@ -57,6 +69,9 @@ pub enum Message<'a> {
     Text(Cow<'a, str>),
     /// A whole binary message.
     Binary(Cow<'a, [u8]>),
+    /// A whole message that is compressed, on a connection that agreed on that: to be inflated by
+    /// [`FrameReader::inflate`], or ignored.
+    Deflated(Deflated<'a>),
     /// To be answered with a pong of the same payload (at most 125 bytes).
     Ping(Cow<'a, [u8]>),
     /// The answer to a ping, or unasked.
@@ -64,6 +79,20 @@ pub enum Message<'a> {
     /// The peer closes: its status code (RFC 6455 §7.4), or `None` where it gave none. To be answered with a
     /// close of the same code, after which the connection is over.
     Close(Option<u16>),
+}
+
+/// A compressed message as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deflated<'a> {
+    is_text: bool,
+    payload: Cow<'a, [u8]>,
+}
+
+impl Deflated<'_> {
+    /// The same, of its own.
+    pub fn into_owned(self) -> Deflated<'static> {
+        Deflated { is_text: self.is_text, payload: Cow::Owned(self.payload.into_owned()) }
+    }
 }
 
 /// How a peer broke the rules. Nothing it sends afterwards means anything: the connection must be closed with
@@ -76,7 +105,11 @@ pub enum Violation {
     /// Text, or a close reason, that is not UTF-8 (RFC 6455 §8.1).
     #[error("text is not valid UTF-8")]
     InvalidUtf8,
-    /// More payload announced than [`FrameLimits::message_bytes_max`] allows.
+    /// A compressed payload that is no DEFLATE stream. RFC 7692 names no code for it; 1007 is for data that is not
+    /// what its message says it is (RFC 6455 §7.4.1), and what npm's `ws` answers.
+    #[error("compressed payload is not valid DEFLATE")]
+    InvalidDeflate,
+    /// More payload announced, or inflated, than [`FrameLimits::message_bytes_max`] allows.
     #[error("message is longer than {0} bytes")]
     TooBig(usize),
     /// More fragments than [`FrameLimits::fragments_max`] allows.
@@ -89,7 +122,7 @@ impl Violation {
     pub fn close_code(self) -> CloseCode {
         match self {
             Self::Protocol(_) => CloseCode::ProtocolError,
-            Self::InvalidUtf8 => CloseCode::InvalidPayload,
+            Self::InvalidUtf8 | Self::InvalidDeflate => CloseCode::InvalidPayload,
             Self::TooBig(_) => CloseCode::MessageTooBig,
             Self::TooManyFragments(_) => CloseCode::PolicyViolation,
         }
@@ -100,6 +133,7 @@ impl Violation {
 #[derive(Debug)]
 pub struct FrameReader {
     role: Role,
+    may_deflate: bool,
     is_ended: bool,
     incomplete: Option<Box<Incomplete>>,
 }
@@ -121,8 +155,9 @@ struct Incomplete {
 #[derive(Debug)]
 struct Assembly {
     is_text: bool,
+    is_deflated: bool,
     bytes: Vec<u8>,
-    /// How many of `bytes` are known to be whole UTF-8 characters.
+    /// How many of `bytes` are known to be whole UTF-8 characters, unless they are compressed.
     utf8_len: usize,
     fragments: u32,
 }
@@ -130,7 +165,14 @@ struct Assembly {
 impl FrameReader {
     /// A reader at the beginning of a connection.
     pub fn new(role: Role) -> Self {
-        Self { role, is_ended: false, incomplete: None }
+        Self { role, may_deflate: false, is_ended: false, incomplete: None }
+    }
+
+    /// Takes compressed messages too: the connection agreed on permessage-deflate.
+    #[must_use]
+    pub fn with_deflate(mut self) -> Self {
+        self.may_deflate = true;
+        self
     }
 
     /// Takes the next message from the front of `input` and moves `input` past it; `None` when all of `input`
@@ -156,6 +198,30 @@ impl FrameReader {
         outcome
     }
 
+    /// What a compressed message says: [`Message::Text`] or [`Message::Binary`]. Takes up to about 30 µs for 64 KiB.
+    ///
+    /// # Errors
+    /// A [`Violation`], with which the reader has ended. Of a message that is too big no more is inflated than may be,
+    /// and 16 KiB.
+    pub fn inflate(
+        &mut self,
+        message: &Deflated<'_>,
+        inflater: &mut Inflater,
+        limits: &FrameLimits,
+    ) -> Result<Message<'static>, Violation> {
+        let bytes_max = limits.message_bytes_max;
+        let inflated = inflater.inflate(&message.payload, bytes_max).map_err(|fault| match fault {
+            Uninflatable::Corrupt => Violation::InvalidDeflate,
+            Uninflatable::TooBig => Violation::TooBig(bytes_max),
+        });
+        let outcome = inflated.and_then(|bytes| match message.is_text {
+            true => text(Cow::Owned(bytes)),
+            false => Ok(Message::Binary(Cow::Owned(bytes))),
+        });
+        self.is_ended |= outcome.is_err();
+        outcome
+    }
+
     fn advance<'a>(
         &mut self,
         input: &mut &'a mut [u8],
@@ -166,14 +232,16 @@ impl FrameReader {
                 let Some(header) = self.read_header(input)? else { return Ok(None) };
                 self.admit(&header, limits)?;
                 if let Some(payload) = self.take_whole_message(&header, input) {
-                    return message(header.opcode, Cow::Borrowed(payload)).map(Some);
+                    return message(&header, Cow::Borrowed(payload)).map(Some);
                 }
                 self.open(header);
             }
             match self.read_payload(input)? {
                 Progress::Starved => return Ok(None),
                 Progress::Fragment => {}
-                Progress::Control(opcode, payload) => return message(opcode, Cow::Owned(payload)).map(Some),
+                Progress::Control(header, payload) => {
+                    return message(&header, Cow::Owned(payload)).map(Some);
+                }
                 Progress::Message(assembly) => return assembly.finish().map(Some),
             }
         }
@@ -185,10 +253,10 @@ impl FrameReader {
 
     /// The next header, from `input` alone where it lies there whole.
     fn read_header(&mut self, input: &mut &mut [u8]) -> Result<Option<Header>, Violation> {
-        let role = self.role;
+        let (role, may_deflate) = (self.role, self.may_deflate);
         let kept = self.incomplete.as_ref().map_or(0, |incomplete| incomplete.header.len());
         if kept == 0
-            && let Some((header, len)) = Header::parse(input, role)?
+            && let Some((header, len)) = Header::parse(input, role, may_deflate)?
         {
             split_front(input, len);
             return Ok(Some(header));
@@ -198,7 +266,7 @@ impl FrameReader {
             let bytes = &mut self.incomplete.get_or_insert_default().header;
             bytes.push(byte);
             debug_assert!(bytes.len() <= HEADER_BYTES_MAX, "a header is whole at 14 bytes");
-            if let Some((header, _)) = Header::parse(bytes, role)? {
+            if let Some((header, _)) = Header::parse(bytes, role, may_deflate)? {
                 bytes.clear();
                 return Ok(Some(header));
             }
@@ -212,13 +280,19 @@ impl FrameReader {
             return Ok(());
         }
         let message = self.incomplete.as_ref().and_then(|incomplete| incomplete.message.as_ref());
-        let (so_far, fragments) = match (header.opcode, message) {
-            (Opcode::Continuation, Some(message)) => (message.bytes.len(), message.fragments),
+        let (so_far, fragments, is_deflated) = match (header.opcode, message) {
+            (Opcode::Continuation, Some(message)) => {
+                (message.bytes.len(), message.fragments, message.is_deflated)
+            }
             (Opcode::Continuation, None) => return Err(Violation::Protocol("continuation of no message")),
             (_, Some(_)) => return Err(Violation::Protocol("new message inside a fragmented one")),
-            (_, None) => (0, 0),
+            (_, None) => (0, 0, header.is_deflated),
         };
-        if header.payload_len > (limits.message_bytes_max - so_far.min(limits.message_bytes_max)) as u64 {
+        let bytes_max = match is_deflated {
+            true => limits.deflated_bytes_max(),
+            false => limits.message_bytes_max,
+        };
+        if header.payload_len > bytes_max.saturating_sub(so_far) as u64 {
             return Err(Violation::TooBig(limits.message_bytes_max));
         }
         if fragments >= limits.fragments_max {
@@ -240,8 +314,13 @@ impl FrameReader {
         let incomplete = self.incomplete.get_or_insert_default();
         match header.opcode {
             Opcode::Text | Opcode::Binary => {
-                let is_text = header.opcode == Opcode::Text;
-                incomplete.message = Some(Assembly { is_text, bytes: Vec::new(), utf8_len: 0, fragments: 1 });
+                incomplete.message = Some(Assembly {
+                    is_text: header.opcode == Opcode::Text,
+                    is_deflated: header.is_deflated,
+                    bytes: Vec::new(),
+                    utf8_len: 0,
+                    fragments: 1,
+                });
             }
             Opcode::Continuation => {
                 if let Some(message) = &mut incomplete.message {
@@ -271,7 +350,7 @@ impl FrameReader {
         if header.opcode.is_control() {
             incomplete.control.extend_from_slice(bytes);
             return Ok(match is_frame_whole {
-                true => Progress::Control(header.opcode, mem::take(&mut incomplete.control)),
+                true => Progress::Control(header, mem::take(&mut incomplete.control)),
                 false => Progress::Starved,
             });
         }
@@ -291,7 +370,7 @@ enum Progress {
     Starved,
     /// The frame is whole; its message goes on.
     Fragment,
-    Control(Opcode, Vec<u8>),
+    Control(Header, Vec<u8>),
     Message(Assembly),
 }
 
@@ -304,7 +383,7 @@ impl Incomplete {
 impl Assembly {
     fn append(&mut self, bytes: &[u8]) -> Result<(), Violation> {
         self.bytes.extend_from_slice(bytes);
-        if !self.is_text {
+        if !self.is_text || self.is_deflated {
             return Ok(());
         }
         match std::str::from_utf8(&self.bytes[self.utf8_len..]) {
@@ -317,6 +396,12 @@ impl Assembly {
     }
 
     fn finish(self) -> Result<Message<'static>, Violation> {
+        if self.is_deflated {
+            return Ok(Message::Deflated(Deflated {
+                is_text: self.is_text,
+                payload: Cow::Owned(self.bytes),
+            }));
+        }
         if !self.is_text {
             return Ok(Message::Binary(Cow::Owned(self.bytes)));
         }
@@ -329,19 +414,26 @@ impl Assembly {
 }
 
 /// What a whole frame that is not a fragment says.
-fn message(opcode: Opcode, payload: Cow<'_, [u8]>) -> Result<Message<'_>, Violation> {
-    Ok(match opcode {
-        Opcode::Text => Message::Text(match payload {
-            Cow::Borrowed(bytes) => {
-                Cow::Borrowed(simdutf8::basic::from_utf8(bytes).map_err(|_| Violation::InvalidUtf8)?)
-            }
-            Cow::Owned(bytes) => Cow::Owned(String::from_utf8(bytes).map_err(|_| Violation::InvalidUtf8)?),
-        }),
+fn message<'a>(header: &Header, payload: Cow<'a, [u8]>) -> Result<Message<'a>, Violation> {
+    if header.is_deflated {
+        return Ok(Message::Deflated(Deflated { is_text: header.opcode == Opcode::Text, payload }));
+    }
+    Ok(match header.opcode {
+        Opcode::Text => text(payload)?,
         Opcode::Binary | Opcode::Continuation => Message::Binary(payload),
         Opcode::Ping => Message::Ping(payload),
         Opcode::Pong => Message::Pong(payload),
         Opcode::Close => Message::Close(close_code(&payload)?),
     })
+}
+
+fn text(payload: Cow<'_, [u8]>) -> Result<Message<'_>, Violation> {
+    Ok(Message::Text(match payload {
+        Cow::Borrowed(bytes) => {
+            Cow::Borrowed(simdutf8::basic::from_utf8(bytes).map_err(|_| Violation::InvalidUtf8)?)
+        }
+        Cow::Owned(bytes) => Cow::Owned(String::from_utf8(bytes).map_err(|_| Violation::InvalidUtf8)?),
+    }))
 }
 
 /// Reads a close payload: empty, or a code that may be sent (RFC 6455 §7.4) and a reason in UTF-8.
@@ -372,19 +464,39 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::frame::{Opcode, masked};
+    use crate::frame::header::unmasked_header_len;
+    use crate::frame::{Deflater, FrameBuilder, Opcode, masked};
 
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
     const LIMITS: FrameLimits = FrameLimits { message_bytes_max: 1000, fragments_max: 8 };
 
     /// Everything a server reads from `bytes` when they arrive in pieces of `piece` bytes.
     fn read(bytes: &[u8], piece: usize) -> (Vec<Message<'static>>, Option<Violation>) {
-        let mut reader = FrameReader::new(Role::Server);
+        read_by(FrameReader::new(Role::Server), bytes, piece)
+    }
+
+    /// The same on a connection that agreed on permessage-deflate.
+    fn read_deflated(bytes: &[u8], piece: usize) -> (Vec<Message<'static>>, Option<Violation>) {
+        read_by(FrameReader::new(Role::Server).with_deflate(), bytes, piece)
+    }
+
+    fn read_by(
+        mut reader: FrameReader,
+        bytes: &[u8],
+        piece: usize,
+    ) -> (Vec<Message<'static>>, Option<Violation>) {
         let mut messages = Vec::new();
+        let mut inflater = Inflater::default();
         for piece in bytes.to_vec().chunks_mut(piece) {
             let mut input = piece;
             loop {
-                match reader.next(&mut input, &LIMITS) {
+                let outcome = match reader.next(&mut input, &LIMITS) {
+                    Ok(Some(Message::Deflated(message))) => {
+                        reader.inflate(&message, &mut inflater, &LIMITS).map(Some)
+                    }
+                    outcome => outcome,
+                };
+                match outcome {
                     Ok(Some(message)) => messages.push(owned(message)),
                     Ok(None) => break,
                     Err(violation) => return (messages, Some(violation)),
@@ -394,10 +506,27 @@ mod tests {
         (messages, None)
     }
 
+    /// A compressed payload that is as it was, in one block (RFC 7692 §7.2.3.3).
+    fn stored(text: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(text.len()).unwrap();
+        [&[0][..], &len.to_le_bytes(), &(!len).to_le_bytes(), text, &[0]].concat()
+    }
+
+    /// A compressed payload, as short as we can make it.
+    fn deflated(text: &[u8]) -> Vec<u8> {
+        let mut plain = FrameBuilder::new(text.len());
+        plain.put(text);
+        match Deflater::default().compress(&plain.finish(Opcode::Text)) {
+            Some(frame) => frame[unmasked_header_len(&frame)..].to_vec(),
+            None => stored(text),
+        }
+    }
+
     fn owned(message: Message<'_>) -> Message<'static> {
         match message {
             Message::Text(text) => Message::Text(Cow::Owned(text.into_owned())),
             Message::Binary(bytes) => Message::Binary(Cow::Owned(bytes.into_owned())),
+            Message::Deflated(message) => Message::Deflated(message.into_owned()),
             Message::Ping(bytes) => Message::Ping(Cow::Owned(bytes.into_owned())),
             Message::Pong(bytes) => Message::Pong(Cow::Owned(bytes.into_owned())),
             Message::Close(code) => Message::Close(code),
@@ -511,7 +640,102 @@ mod tests {
         assert_eq!(reader.next(&mut &mut start[..], &LIMITS), Err(Violation::InvalidUtf8));
     }
 
+    #[test]
+    fn a_compressed_message_is_read_however_it_comes() {
+        // RFC 7692 §7.2.3.1, whole and in two fragments with a ping between them.
+        let hello = b"\xf2\x48\xcd\xc9\xc9\x07\x00";
+        let halves = [frame(0x41, &hello[..3]), frame(0x89, b"?"), frame(0x80, &hello[3..])];
+        let bytes =
+            [frame(0xc1, hello), halves.concat(), frame(0x81, b"plain"), frame(0xc2, b"\x00")].concat();
+        let expected = vec![
+            text("Hello"),
+            Message::Ping(Cow::Borrowed(b"?")),
+            text("Hello"),
+            text("plain"),
+            Message::Binary(Cow::Borrowed(b"")),
+        ];
+        for piece in [1, 2, 3, 7, bytes.len()] {
+            assert_eq!(read_deflated(&bytes, piece), (expected.clone(), None), "in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn each_violation_by_a_compressed_message_has_its_close_code() {
+        let half_a_character = stored("é".as_bytes());
+        let (first, second) = half_a_character.split_at(6);
+        let bomb = deflated(&[b'0'; 5000]);
+        let many = [vec![frame(0x41, b"")], vec![frame(0x00, b""); 8]].concat().concat();
+        let announced = |len: u16| [&[0xc1, 0xfe][..], &len.to_be_bytes(), &KEY].concat();
+        for (bytes, code) in [
+            // Only the first frame of a data message may say so, and nobody may say more.
+            (frame(0xc9, b""), Some(1002)),
+            (frame(0xca, b""), Some(1002)),
+            (frame(0xc8, b""), Some(1002)),
+            ([frame(0x41, b"\x00"), frame(0xc0, b"")].concat(), Some(1002)),
+            ([frame(0x01, b"plain"), frame(0xc0, b"\x00")].concat(), Some(1002)),
+            (frame(0xe1, b"\x00"), Some(1002)),
+            (frame(0xd1, b"\x00"), Some(1002)),
+            (frame(0xa1, b"plain"), Some(1002)),
+            // What is inside is judged when it is out.
+            (frame(0xc1, &stored(b"\xff")), Some(1007)),
+            (frame(0xc2, &stored(b"\xff")), None),
+            ([frame(0x41, first), frame(0x80, second)].concat(), None),
+            (frame(0xc1, &stored(b"half of \xc3")), Some(1007)),
+            (frame(0xc1, b"not DEFLATE"), Some(1007)),
+            (frame(0xc1, b""), Some(1007)),
+            // However short it is, and however many frames it comes in.
+            (frame(0xc1, &stored(&[b'a'; 1000])), None),
+            (frame(0xc1, &stored(&[b'a'; 1001])), Some(1009)),
+            (frame(0xc1, &bomb), Some(1009)),
+            (
+                [frame(0x41, &bomb[..5]), frame(0x00, &bomb[5..9]), frame(0x80, &bomb[9..])].concat(),
+                Some(1009),
+            ),
+            (announced(1189), None),
+            (announced(1190), Some(1009)),
+            ([frame(0x41, &[0; 1000]), frame(0x80, &[0; 190])].concat(), Some(1009)),
+            (many, Some(1008)),
+        ] {
+            for piece in [1, 3, bytes.len()] {
+                let (_, violation) = read_deflated(&bytes, piece);
+                let found = violation.map(|violation| violation.close_code().code());
+                assert_eq!(found, code, "{bytes:02x?} in pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_read_after_a_message_that_cannot_be_inflated() {
+        let mut bytes = [frame(0xc1, b"not DEFLATE"), frame(0x81, b"late")].concat();
+        let mut input = &mut bytes[..];
+        let mut reader = FrameReader::new(Role::Server).with_deflate();
+        let Ok(Some(Message::Deflated(message))) = reader.next(&mut input, &LIMITS) else { panic!() };
+        let outcome = reader.inflate(&message, &mut Inflater::default(), &LIMITS);
+        assert_eq!(outcome, Err(Violation::InvalidDeflate));
+        assert_eq!(reader.next(&mut input, &LIMITS), Ok(None));
+    }
+
     proptest! {
+        #[test]
+        fn compressed_messages_are_read_however_they_are_cut(
+            texts in prop::collection::vec("[a-d]{20,400}", 1..4),
+            fragment in 1_usize..100,
+            piece in 1_usize..64,
+        ) {
+            let mut bytes = Vec::new();
+            for text in &texts {
+                let payload = deflated(text.as_bytes());
+                let fragments: Vec<_> = payload.chunks(fragment.max(payload.len() / 8 + 1)).collect();
+                for (i, payload) in fragments.iter().enumerate() {
+                    let fin = if i + 1 == fragments.len() { 0x80 } else { 0 };
+                    let first = if i == 0 { 0x41 } else { 0 };
+                    bytes.extend(frame(fin | first, payload));
+                }
+            }
+            let expected = texts.iter().map(|sent| text(sent)).collect::<Vec<_>>();
+            prop_assert_eq!(read_deflated(&bytes, piece), (expected, None));
+        }
+
         #[test]
         fn what_was_sent_is_read_however_it_is_cut(
             texts in prop::collection::vec(".{0,80}", 1..6),
@@ -538,6 +762,8 @@ mod tests {
         fn any_bytes_at_all_are_survived(bytes: Vec<u8>, piece in 1_usize..32) {
             let whole = read(&bytes, bytes.len().max(1));
             prop_assert_eq!(read(&bytes, piece), whole);
+            let whole = read_deflated(&bytes, bytes.len().max(1));
+            prop_assert_eq!(read_deflated(&bytes, piece), whole);
         }
     }
 }

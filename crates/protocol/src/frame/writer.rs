@@ -35,8 +35,13 @@ impl FrameBuilder {
     }
 
     /// The whole frame.
-    pub fn finish(mut self, opcode: Opcode) -> Bytes {
-        let (header, len) = unmasked_header(opcode, self.bytes.len() - HEADER_BYTES_MAX);
+    pub fn finish(self, opcode: Opcode) -> Bytes {
+        self.finish_with(0x80 | opcode as u8)
+    }
+
+    /// The whole frame, beginning with this byte.
+    pub(super) fn finish_with(mut self, first_byte: u8) -> Bytes {
+        let (header, len) = unmasked_header(first_byte, self.bytes.len() - HEADER_BYTES_MAX);
         let start = HEADER_BYTES_MAX - len;
         self.bytes[start..HEADER_BYTES_MAX].copy_from_slice(&header[..len]);
         // It may wait in thousands of outboxes, whose memory is counted by its length. Room that was expected in vain
@@ -87,7 +92,7 @@ pub fn close_echo(code: Option<u16>) -> Bytes {
 
 /// A whole masked frame, as a client sends it.
 pub fn masked(opcode: Opcode, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
-    let (header, len) = unmasked_header(opcode, payload.len());
+    let (header, len) = unmasked_header(0x80 | opcode as u8, payload.len());
     let mut frame = Vec::with_capacity(len + key.len() + payload.len());
     frame.extend_from_slice(&header[..len]);
     frame[1] |= 0x80;
@@ -104,9 +109,9 @@ fn whole(opcode: Opcode, payload: &[u8]) -> Bytes {
 }
 
 /// The header of an unmasked, unfragmented frame, and how many of its bytes count.
-fn unmasked_header(opcode: Opcode, payload_len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
+fn unmasked_header(first_byte: u8, payload_len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
     let mut header = [0; HEADER_BYTES_MAX];
-    header[0] = 0x80 | opcode as u8;
+    header[0] = first_byte;
     match payload_len {
         0..126 => {
             header[1] = payload_len as u8;
