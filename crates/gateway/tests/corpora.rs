@@ -5,6 +5,8 @@ use std::path::Path;
 
 #[path = "../../../fuzz/targets/commands.rs"]
 mod commands;
+#[path = "../../../fuzz/targets/deflated.rs"]
+mod deflated;
 #[path = "../../../fuzz/targets/forwarded_for.rs"]
 mod forwarded_for;
 #[path = "../../../fuzz/targets/frames.rs"]
@@ -41,6 +43,11 @@ const CUTS_MAX: usize = 64;
 #[test]
 fn commands() {
     replay("commands", commands::check);
+}
+
+#[test]
+fn deflated() {
+    replay("deflated", deflated::check);
 }
 
 #[test]
