@@ -1,5 +1,5 @@
-// Subscribers built on npm `ws`. The job comes as JSON in the first argument: {clients: [{url, topics}], token,
-// certificate}. It says {"subscribed": n} when all are; told a number on stdin, it waits for that many messages, asks
+// Subscribers built on npm `ws`. The job comes as JSON in the first argument: {clients: [{url, topics, compression}],
+// token, certificate}. It says {"subscribed": n} when all are; told a number on stdin, it waits for that many messages, asks
 // every node whether more was on its way (a ping comes back behind it), and says what each client heard.
 
 import { readFileSync } from 'node:fs';
@@ -14,10 +14,14 @@ let heard = 0;
 let onHeard = () => {};
 
 class Subscriber {
-  constructor({ url, topics }) {
+  constructor({ url, topics, compression = true }) {
     this.report = { messages: {}, others: [], closed: null };
     this.replies = new Map();
-    this.socket = new WebSocket(url, ['causeway.v1', `causeway.bearer.${job.token}`], { ca });
+    this.socket = new WebSocket(url, ['causeway.v1', `causeway.bearer.${job.token}`], {
+      ca,
+      // The library compresses nothing below a threshold of its own.
+      perMessageDeflate: compression && { threshold: 0 },
+    });
     this.socket.on('message', (data) => this.take(JSON.parse(data)));
     this.socket.on('close', (code) => { this.report.closed = code; });
     this.subscribed = new Promise((resolve) => this.socket.on('open', resolve))

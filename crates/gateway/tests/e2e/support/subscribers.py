@@ -21,15 +21,15 @@ class Subscriber:
 
     Its token travels as a subprotocol, as browsers must, or with `header` as others can. `source` is the address it comes
     from. With `returns`, it reconnects and subscribes again whenever its socket ends, as a browser's client would: when a
-    `drain` said so, otherwise at once.
+    `drain` said so, otherwise at once. It offers `compression`, as the library does by itself, unless that is None.
     """
 
     def __init__(self, url, topics=(), token=None, *, trust=None, source=None, header=False,
-                 headers=None, returns=False):
+                 headers=None, returns=False, compression="deflate"):
         self.url = url
         self.topics = list(topics)
         self.token = token or tokens.token()
-        self.options = {"ssl": trust, "proxy": None, "additional_headers": dict(headers or {})}
+        self.options = {"ssl": trust, "proxy": None, "compression": compression, "additional_headers": dict(headers or {})}
         if header:
             self.options["additional_headers"]["Authorization"] = f"Bearer {self.token}"
             self.options["subprotocols"] = ["causeway.v1"]
@@ -163,7 +163,8 @@ async def together(subscribers):
 
 
 class WsSubscribers:
-    """Several npm `ws` clients in one Node.js process; each of `clients` is {"url": …, "topics": […]}."""
+    """Several npm `ws` clients in one Node.js process; each of `clients` is {"url": …, "topics": […]}, and with
+    "compression": false it offers none."""
 
     def __init__(self, clients, certificate):
         self.job = {"clients": clients, "token": tokens.token(), "certificate": str(certificate)}
