@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
+use figment::value::Value;
 
 use super::{ConfigError, ENV_PREFIX, Given, Overrides};
 
@@ -150,25 +151,10 @@ impl fmt::Display for Origin {
 /// The environment variables that are ours: an orchestrator adds others with the same prefix, such as
 /// `CAUSEWAY_SERVICE_HOST` for a Kubernetes service of that name.
 fn environment() -> Env {
-    const TOP: &[&str] = &[
-        "listen",
-        "admin_listen",
-        "workers",
-        "node",
-        "trusted_proxies",
-        "allowed_origins",
-        "admin",
-        "redis",
-        "auth",
-        "limits",
-        "heartbeat",
-        "drain",
-        "log",
-        "metrics",
-        "traces",
-    ];
+    let top = Value::serialize(Given::default()).ok().and_then(Value::into_dict);
+    let top = top.expect("the configuration is a table");
     let top_of = |key: &str| key.split("__").next().unwrap_or_default().to_ascii_lowercase();
-    Env::prefixed(ENV_PREFIX).filter(move |key| TOP.contains(&top_of(key.as_str()).as_str())).split("__")
+    Env::prefixed(ENV_PREFIX).filter(move |key| top.contains_key(&top_of(key.as_str()))).split("__")
 }
 
 #[cfg(test)]

@@ -64,12 +64,14 @@ def test_check_shows_what_is_in_effect_and_no_secret(cluster):
 def test_check_says_where_each_value_came_from(cluster):
     node = cluster.nodes[0]
     environment = {"CAUSEWAY_LIMITS__CONNECTIONS": "5000", "CAUSEWAY_DRAIN__WINDOW": "7s", "PATH": os.environ["PATH"]}
+    environment |= {"CAUSEWAY_COMPRESSION__ENABLED": "true", "CAUSEWAY_SERVICE_HOST": "10.0.0.1"}
     command = [binary(), "check", "--config", "causeway.toml", "--listen", "127.0.0.1:7"]
     done = subprocess.run(command, cwd=node.directory, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     lines = done.stdout.splitlines()
     assert 'listen = "127.0.0.1:7"  # --listen' in lines, "a flag overrides the file"
     assert "connections = 5000  # CAUSEWAY_LIMITS__CONNECTIONS" in lines
     assert 'window = "7s"  # CAUSEWAY_DRAIN__WINDOW' in lines, "the environment overrides the file"
+    assert "enabled = true  # CAUSEWAY_COMPRESSION__ENABLED" in lines
     assert 'lead_time = "500ms"  # causeway.toml' in lines and "topics_per_connection = 128  # default" in lines
     shown = tomllib.loads(done.stdout)
     assert shown["limits"]["connections"] == 5000 and shown["auth"]["keys"][0]["secret"] == "***"
