@@ -5,14 +5,25 @@
 //! subscriber misses lies in a gap that it is told of (`subscriber`); no link is given up without a reason; and
 //! when the network is well again, everything that is wanted is live in time.
 //!
-//! A history is its seed. `CAUSEWAY_SEED` plays one, `CAUSEWAY_HISTORIES` another number of them.
+//! A history is its seed. `CAUSEWAY_SEED` plays one and tells it, `CAUSEWAY_HISTORIES` plays another number of them.
+//!
+//! That these checks can fail was tried: each of the following was found by one of the first 200 seeds, most by one of
+//! the first ten. A topic taken for confirmed when its SUBSCRIBE is sent, or kept live over a loss; no word of a loss,
+//! a refusal behind it, an overflow or a payload too large, or a loss said to be of now; messages let in behind an
+//! overflow, or given to the first worker only; a topic forgotten when it is asked for again, when its SUBSCRIBE is on
+//! its way at the loss, or when its batch is refused; an UNSUBSCRIBE of what is wanted again; a ticket not replaced;
+//! channels without the prefix; no PING, no end to waiting for an answer or a connection, pauses of a minute, a link
+//! given up too early or read on after its loss; wishes that wait for an answer.
 
+mod checks;
 mod redis;
 mod subscriber;
 mod wire;
+mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::Hasher;
 use std::io::ErrorKind;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
@@ -28,20 +39,29 @@ use tokio::time::{self, Instant};
 
 use self::redis::{Address, Door, Redis};
 use self::subscriber::Subscriber;
-use self::wire::Wire;
+use self::worker::Worker;
 use super::supervisor::Supervisor;
 use super::{RedisConfig, Shared};
-use crate::interest::{LINGER, REFUSED_PAUSE};
-use crate::{Delivery, Inbox, Interest, Ticket, WorkerId};
+use crate::interest::REFUSED_PAUSE;
+use crate::{Interest, Ticket};
 
 const HISTORIES: u64 = 10_000;
 const STEPS: usize = 25;
 const TOPICS: [&str; 5] = ["a", "b", "c", "d", "e"];
 const PAYLOAD_BYTES_MAX: usize = 40;
 
-/// How long after the network is well again everything is live: a link that vanished is noticed within 5 s, or an
-/// attempt to connect that hangs is given up within 2 s; the pause before the next takes 1.5 s at most; and the
-/// rest is some round trips.
+/// How long anything takes from one end to the other at the most, unless something holds it up, and how much longer
+/// the rest of what was sent in two pieces.
+const LATENCY_MAX: Duration = Duration::from_millis(30);
+const DELAY_MAX: Duration = Duration::from_millis(5);
+
+/// How long a link may be taken for good on which nothing arrives: 2 s until it is asked for a sign of life, 2 s of
+/// silence, and 1 s because silence is counted in halves; and what was under way arrives still.
+const NOTICED_WITHIN: Duration = Duration::from_millis(5100);
+
+/// How long after the network is well again everything is live: a link that vanished is noticed, or an attempt to
+/// connect that hangs is given up within 2 s; the pause before the next takes 1.5 s at most; and the rest is some
+/// round trips.
 const HEALED_WITHIN: Duration = Duration::from_secs(7);
 
 /// How long after its refusal a topic that is allowed now is live.
@@ -61,10 +81,17 @@ fn whatever_happens_to_the_link_nothing_is_lost_in_silence() {
     }
     let mut met = BTreeSet::new();
     for seed in 0..number("CAUSEWAY_HISTORIES").unwrap_or(HISTORIES) {
-        met.extend(play(seed, false));
+        met.extend(play(seed, false).met);
     }
     let missing: Vec<&str> = MUST_BE_MET.split(", ").filter(|label| !met.contains(label)).collect();
     assert!(missing.is_empty(), "never met: {missing:?}");
+}
+
+#[test]
+fn a_history_is_its_seed() {
+    for seed in 0..20 {
+        assert_eq!(play(seed, false).commands, play(seed, false).commands);
+    }
 }
 
 /// Tells how to see a failure again.
@@ -81,7 +108,7 @@ impl Drop for Replay {
     }
 }
 
-fn play(seed: u64, is_told: bool) -> BTreeSet<&'static str> {
+fn play(seed: u64, is_told: bool) -> Played {
     let _replay = Replay(seed);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -93,8 +120,17 @@ fn play(seed: u64, is_told: bool) -> BTreeSet<&'static str> {
         }
         world.heal().await;
         world.settle().await;
-        world.met
+        let redis = world.redis();
+        Played { met: &world.met | &redis.met, commands: redis.commands.finish() }
     })
+}
+
+/// What came of a history.
+struct Played {
+    /// What was met in it.
+    met: BTreeSet<&'static str>,
+    /// Redis's commands and their moments, as a hash.
+    commands: u64,
 }
 
 struct World {
@@ -107,25 +143,20 @@ struct World {
     supervisor: JoinHandle<()>,
     topic_prefix: &'static str,
     workers: Vec<Worker>,
-    /// How many messages of each topic Redis has carried out.
-    published: BTreeMap<&'static str, usize>,
+    /// When each message of a topic has arrived at the latest, unless something is in the way.
+    due: BTreeMap<&'static str, Vec<Instant>>,
+    /// How long a message is under way at the most; longer than a history where something may hold it up.
+    transit_max: Duration,
     tickets: u64,
     met: BTreeSet<&'static str>,
-}
-
-struct Worker {
-    id: WorkerId,
-    inbox: Arc<Inbox>,
-    /// Takes what waits at its leisure, not at once.
-    is_slow: bool,
-    subscribers: BTreeMap<Topic, Subscriber>,
 }
 
 impl World {
     fn new(seed: u64, is_told: bool) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
-        let latency = Duration::from_millis(random.random_range(1..30));
+        let latency = random.random_range(Duration::from_millis(1)..LATENCY_MAX);
         let address = Address::new(random.random(), latency);
+        let transit_max = if random.random() { LATENCY_MAX + DELAY_MAX } else { Duration::from_secs(3600) };
         let topic_prefix = ["", "app:"][random.random_range(0..2)];
         let shared = Arc::new(Shared::new(PAYLOAD_BYTES_MAX));
         let config =
@@ -142,7 +173,8 @@ impl World {
             shared,
             topic_prefix,
             workers,
-            published: TOPICS.map(|name| (name, 0)).into(),
+            due: TOPICS.map(|name| (name, Vec::new())).into(),
+            transit_max,
             tickets: 0,
             met: BTreeSet::new(),
         }
@@ -156,9 +188,9 @@ impl World {
             64..70 => ("slow workers take", Self::all_take),
             70..73 => ("Redis closes", |w| w.redis().cut(ErrorKind::UnexpectedEof)),
             73..75 => ("reset", |w| w.redis().cut(ErrorKind::ConnectionReset)),
-            75..77 => ("stall up", |w| w.redis().disturb(|wire| wire.up.stall())),
-            77..79 => ("stall down", |w| w.redis().disturb(|wire| wire.down.stall())),
-            79..81 => ("vanish", |w| w.redis().disturb(Wire::vanish)),
+            75..77 => ("stall up", |w| w.redis().stall_up()),
+            77..79 => ("stall down", Self::stall_down),
+            79..81 => ("vanish", |w| w.redis().vanish()),
             81..83 => ("Redis ends", |w| w.redis().end()),
             83..86 => ("door", Self::change_door),
             86..88 => ("sour", |w| w.redis().is_sour = true),
@@ -212,14 +244,20 @@ impl World {
         if redis.door == Door::Refused {
             return;
         }
-        let number = self.published.get_mut(name).unwrap();
-        redis.publish(&channel, &format!("{number:0length$}"));
-        *number += 1;
+        let due = self.due.get_mut(name).unwrap();
+        redis.publish(&channel, &format!("{:0length$}", due.len()));
+        due.push(Instant::now() + self.transit_max);
     }
 
     fn all_take(&mut self) {
         for index in 0..self.workers.len() {
             self.observe(index);
+        }
+    }
+
+    fn stall_down(&mut self) {
+        if self.transit_max > LATENCY_MAX + DELAY_MAX {
+            self.redis().stall_down();
         }
     }
 
@@ -263,7 +301,7 @@ impl World {
             }
         }
         if !time.is_zero() {
-            self.assert_agreed();
+            self.check_state();
         }
     }
 
@@ -272,16 +310,6 @@ impl World {
         let prompt = self.workers.iter().filter(|worker| !worker.is_slow);
         let filled = prompt.map(|worker| worker.inbox.ready().boxed_local());
         select_all(filled.chain([self.address.stirred.notified().boxed_local()])).await;
-    }
-
-    /// What is live for one is live at once for all who want it.
-    fn assert_agreed(&self) {
-        let mut live = BTreeMap::new();
-        let prompt = self.workers.iter().filter(|worker| !worker.is_slow);
-        for (topic, subscriber) in prompt.flat_map(|worker| &worker.subscribers) {
-            let is_live = *live.entry(topic).or_insert(subscriber.is_live);
-            assert_eq!(subscriber.is_live, is_live, "{topic} is live for some only");
-        }
     }
 
     fn watch(&mut self) {
@@ -298,97 +326,9 @@ impl World {
         for delivery in self.workers[index].inbox.take() {
             self.note(format_args!("  {index}: {delivery:?}"));
             if !self.workers[index].is_slow {
-                self.assert_reasonable(&delivery);
+                self.check_delivery(&delivery);
             }
-            self.met.extend(self.workers[index].tell(&delivery, &self.published));
-        }
-    }
-
-    /// Checks a delivery of just now against what Redis knows.
-    fn assert_reasonable(&self, delivery: &Delivery) {
-        match delivery {
-            Delivery::LinkLost { .. } => assert!(self.redis().is_harmed(), "a good link was given up"),
-            Delivery::Live(topic, _) => {
-                let is_confirmed = self.redis().has_confirmed(&self.channel(topic.as_str()));
-                assert!(is_confirmed, "{topic} is live and not confirmed");
-            }
-            Delivery::Publication(..) | Delivery::Dropped { .. } => {}
-        }
-    }
-
-    /// The network and Redis are well from here on: everything that is wanted is live in time, or refused and its
-    /// subscribers are told what they missed. What is not refused any more is live after the pause.
-    async fn heal(&mut self) {
-        self.note(format_args!("well from here on"));
-        self.redis().be_well();
-        self.all_take();
-        self.workers.iter_mut().for_each(|worker| worker.is_slow = false);
-        self.pass(HEALED_WITHIN).await;
-        for (topic, subscriber) in self.workers.iter().flat_map(|worker| &worker.subscribers) {
-            let is_refused = self.redis().has_refused(&self.channel(topic.as_str()), ALLOWED_WITHIN);
-            assert!(subscriber.is_live || is_refused, "{topic} is not live after {HEALED_WITHIN:?}");
-            assert!(
-                subscriber.is_live || !subscriber.is_untold,
-                "{topic} is refused, and a gap was not told"
-            );
-        }
-        self.note(format_args!("everything is allowed from here on"));
-        self.redis().allow_all();
-        self.pass(ALLOWED_WITHIN).await;
-        for (topic, subscriber) in self.workers.iter().flat_map(|worker| &worker.subscribers) {
-            assert!(subscriber.is_live, "{topic} is not live though it is allowed");
-        }
-    }
-
-    /// Messages arrive everywhere, and nothing is left when nobody wants anything any more.
-    async fn settle(&mut self) {
-        TOPICS.iter().for_each(|name| self.publish_on(name, 0));
-        self.pass(Duration::from_secs(1)).await;
-        for worker in &self.workers {
-            for (topic, subscriber) in &worker.subscribers {
-                subscriber.assert_settled(self.published[topic.as_str()]);
-            }
-        }
-        for worker in &mut self.workers {
-            for topic in std::mem::take(&mut worker.subscribers).into_keys() {
-                self.shared.changes.make(worker.id, Interest::Leave(topic));
-            }
-        }
-        self.pass(LINGER + Duration::from_secs(1)).await;
-        assert_eq!(self.shared.lock().table.len(), 0, "topics are left");
-        assert_eq!(self.redis().channels(), BTreeSet::new(), "Redis has topics that nobody wants");
-        self.met.extend(&self.address.redis().met);
-    }
-}
-
-impl Worker {
-    fn new(shared: &Shared, random: &mut SmallRng) -> Self {
-        let is_slow = random.random_ratio(1, 4);
-        let inbox = Arc::new(Inbox::new(if is_slow { random.random_range(0..1000) } else { 1 << 20 }));
-        let id = shared.lock().workers.attach(Arc::clone(&inbox));
-        Self { id, inbox, is_slow, subscribers: BTreeMap::new() }
-    }
-
-    /// Passes on what concerns its subscribers. Returns what that was, if it was something.
-    fn tell(&mut self, delivery: &Delivery, published: &BTreeMap<&str, usize>) -> Option<&'static str> {
-        let topic = match delivery {
-            Delivery::LinkLost { .. } => {
-                self.subscribers.values_mut().for_each(Subscriber::lost);
-                return Some("link lost");
-            }
-            Delivery::Live(topic, _) | Delivery::Dropped { topic, .. } => topic,
-            Delivery::Publication(publication, _) => publication.topic(),
-        };
-        let subscriber = self.subscribers.get_mut(topic)?;
-        let published = published[topic.as_str()];
-        match delivery {
-            Delivery::Live(_, ticket) if *ticket == subscriber.ticket => Some(subscriber.live(published)),
-            Delivery::Publication(publication, _) => {
-                let number = str::from_utf8(publication.payload()).unwrap().parse().unwrap();
-                subscriber.message(number).then_some("message")
-            }
-            Delivery::Dropped { .. } => Some(subscriber.dropped(published)),
-            Delivery::Live(..) | Delivery::LinkLost { .. } => None,
+            self.met.extend(self.workers[index].tell(&delivery, &self.due));
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future;
+use std::hash::{DefaultHasher, Hash};
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -17,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::DELAY_MAX;
 use super::wire::{Socket, Wire};
 use crate::redis_broker::link::Dial;
 
@@ -33,6 +35,9 @@ pub(super) struct Redis {
     latency: Duration,
     random: SmallRng,
     pub(super) met: BTreeSet<&'static str>,
+    /// The commands that were carried out, and when.
+    pub(super) commands: DefaultHasher,
+    began: Instant,
     pub(super) has_panicked: bool,
 }
 
@@ -59,6 +64,8 @@ struct Client {
     kept: BTreeSet<String>,
     /// Whether anything was done to this connection that may cost it its life.
     is_harmed: bool,
+    /// Since when nothing that is sent to the node arrives any more.
+    is_deaf_since: Option<Instant>,
 }
 
 /// Where the server is reached.
@@ -97,6 +104,7 @@ impl Redis {
     }
 
     fn carry_out(&mut self, client: usize, command: &[String]) {
+        (self.began.elapsed(), command).hash(&mut self.commands);
         let (name, arguments) = command.split_first().expect("a command has a name");
         match name.as_str() {
             "HELLO" if self.is_sour => self.send(client, "-LOADING Redis is loading the dataset\r\n"),
@@ -143,7 +151,7 @@ impl Redis {
     /// Sends in one piece or in two.
     fn send(&mut self, client: usize, reply: &str) {
         let (head, rest) = reply.as_bytes().split_at(self.random.random_range(0..reply.len()));
-        let pause = Duration::from_millis(self.random.random_range(0..5));
+        let pause = self.random.random_range(Duration::ZERO..DELAY_MAX);
         let wire = &mut *self.clients[client].wire.lock().unwrap();
         wire.down.send(head, Duration::ZERO);
         wire.down.send(rest, pause);
@@ -167,11 +175,35 @@ impl Redis {
         self.clients.last().is_none_or(|client| client.is_harmed)
     }
 
-    /// Does something to the node's link.
-    pub(super) fn disturb(&mut self, what: impl FnOnce(&mut Wire)) {
+    /// For how long nothing has arrived at the node that was sent to it.
+    pub(super) fn deaf_for(&self) -> Duration {
+        let since = self.clients.last().and_then(|client| client.is_deaf_since);
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// What the node's link sends does not arrive for now.
+    pub(super) fn stall_up(&mut self) {
         if let Some(client) = self.clients.last_mut() {
             client.is_harmed = true;
-            what(&mut client.wire.lock().unwrap());
+            client.wire.lock().unwrap().up.stall();
+        }
+    }
+
+    /// What is sent to the node does not arrive for now.
+    pub(super) fn stall_down(&mut self) {
+        if let Some(client) = self.clients.last_mut() {
+            client.is_harmed = true;
+            client.is_deaf_since.get_or_insert_with(Instant::now);
+            client.wire.lock().unwrap().down.stall();
+        }
+    }
+
+    /// Nothing arrives on the node's link from here on, and nobody says so.
+    pub(super) fn vanish(&mut self) {
+        if let Some(client) = self.clients.last_mut() {
+            client.is_harmed = true;
+            client.is_deaf_since.get_or_insert_with(Instant::now);
+            client.wire.lock().unwrap().vanish();
         }
     }
 
@@ -197,6 +229,7 @@ impl Redis {
             }
             wire.cut(up_bytes, down_bytes, how);
             client.is_harmed = true;
+            client.is_deaf_since.get_or_insert_with(Instant::now);
         }
     }
 
@@ -228,10 +261,12 @@ impl Redis {
     pub(super) fn be_well(&mut self) {
         self.door = Door::Open;
         self.is_sour = false;
-        for client in &self.clients {
+        for client in &mut self.clients {
             let wire = &mut *client.wire.lock().unwrap();
             wire.up.go_on();
-            wire.down.go_on();
+            if wire.down.go_on() {
+                client.is_deaf_since = None;
+            }
         }
     }
 }
@@ -248,6 +283,8 @@ impl Address {
             latency,
             random: SmallRng::seed_from_u64(seed),
             met: BTreeSet::new(),
+            commands: DefaultHasher::new(),
+            began: Instant::now(),
             has_panicked: false,
         };
         Self { redis: Arc::new(Mutex::new(redis)), stirred: Arc::default() }
@@ -278,6 +315,7 @@ impl Address {
             confirmed: BTreeMap::new(),
             kept: BTreeSet::new(),
             is_harmed: redis.door == Door::Mute,
+            is_deaf_since: None,
         });
         Some(Ok(Socket { wire, stirred: Arc::clone(&self.stirred) }))
     }

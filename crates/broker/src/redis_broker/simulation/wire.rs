@@ -121,11 +121,12 @@ impl Pipe {
         self.obstacle = self.obstacle.max(Obstacle::Stalled);
     }
 
-    /// What was held up goes on, unless it has vanished.
-    pub(super) fn go_on(&mut self) {
+    /// What was held up goes on, unless it has vanished. Returns whether anything will arrive.
+    pub(super) fn go_on(&mut self) -> bool {
         if self.obstacle == Obstacle::Stalled {
             self.obstacle = Obstacle::None;
         }
+        self.obstacle == Obstacle::None && self.end.is_none()
     }
 
     fn cut(&mut self, mut bytes: usize, how: ErrorKind) {
