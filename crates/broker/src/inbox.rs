@@ -34,9 +34,15 @@ struct Waiting {
     deliveries: Vec<Delivery>,
     /// The cost of what is in `deliveries`, control deliveries left out.
     bytes: usize,
-    /// Topics that lost messages since the last take, and when they lost the first. While there are any, no
-    /// publication is let in.
-    overflowed: HashMap<Topic, Instant>,
+    /// Topics that lost messages since the last take. While there are any, no publication is let in.
+    overflowed: HashMap<Topic, Loss>,
+}
+
+/// What a topic has lost.
+#[derive(Clone, Copy, Debug)]
+struct Loss {
+    first: Instant,
+    messages: u64,
 }
 
 impl Inbox {
@@ -65,8 +71,12 @@ impl Inbox {
     /// Takes out everything that waits, oldest first. Does not block.
     pub fn take(&self) -> Vec<Delivery> {
         let Waiting { mut deliveries, overflowed, .. } = mem::take(&mut *self.lock());
-        let dropped = overflowed.into_iter();
-        deliveries.extend(dropped.map(|(topic, first)| Delivery::Dropped { topic, since: first.elapsed() }));
+        let dropped = overflowed.into_iter().map(|(topic, Loss { first, messages })| Delivery::Dropped {
+            topic,
+            messages,
+            since: first.elapsed(),
+        });
+        deliveries.extend(dropped);
         deliveries
     }
 
@@ -110,11 +120,16 @@ impl Waiting {
             self.deliveries.push(delivery);
             return true;
         }
-        if !self.overflowed.contains_key(topic) {
-            self.overflowed.insert(topic.clone(), Instant::now());
+        let (messages, is_announced) = match delivery {
+            // A drop that is announced a little later is announced all the same.
+            Delivery::Dropped { messages, .. } => (messages, true),
+            _ => (1, false),
+        };
+        match self.overflowed.get_mut(topic) {
+            Some(loss) => loss.messages += messages,
+            None => drop(self.overflowed.insert(topic.clone(), Loss { first: Instant::now(), messages })),
         }
-        // A drop that is announced a little later is announced all the same.
-        matches!(delivery, Delivery::Dropped { .. })
+        is_announced
     }
 }
 
@@ -146,7 +161,7 @@ mod tests {
             Delivery::Publication(p, _) => format!("{} {}", p.topic(), str::from_utf8(p.payload()).unwrap()),
             Delivery::Live(topic, ticket) => format!("{topic} live {}", ticket.0),
             Delivery::LinkLost { .. } => "link lost".to_owned(),
-            Delivery::Dropped { topic, .. } => format!("{topic} dropped"),
+            Delivery::Dropped { topic, messages, .. } => format!("{topic} dropped {messages}"),
         }
     }
 
@@ -169,13 +184,13 @@ mod tests {
         // There would be room for this one, but topic `a` has a gap before it.
         assert!(!inbox.push(message("a", "3")));
         assert!(inbox.push(Delivery::Live(topic("b"), Ticket(1))));
-        assert_eq!(taken(&inbox), ["a 1", "b live 1", "a dropped"]);
+        assert_eq!(taken(&inbox), ["a 1", "b live 1", "a dropped 2"]);
 
         assert!(inbox.push(message("a", "4")));
         assert!(inbox.push(message("a", "5")));
         assert!(!inbox.push(message("a", "6")));
         assert!(!inbox.push(message("a", "7")));
-        assert_eq!(taken(&inbox), ["a 4", "a 5", "a dropped"]);
+        assert_eq!(taken(&inbox), ["a 4", "a 5", "a dropped 2"]);
     }
 
     #[test]
@@ -186,17 +201,17 @@ mod tests {
         }
         let mut names = taken(&inbox);
         names.sort();
-        assert_eq!(names, ["a dropped", "b dropped", "c dropped"]);
+        assert_eq!(names, ["a dropped 2", "b dropped 2", "c dropped 1"]);
     }
 
     #[test]
     fn announced_drops_are_bounded_too_and_never_lost() {
         let inbox = Inbox::new(DELIVERY_BYTES);
-        let dropped = || Delivery::Dropped { topic: topic("a"), since: Duration::ZERO };
+        let dropped = || Delivery::Dropped { topic: topic("a"), messages: 2, since: Duration::ZERO };
         for _ in 0..5 {
             assert!(inbox.push(dropped()));
         }
-        assert_eq!(taken(&inbox), ["a dropped", "a dropped"]);
+        assert_eq!(taken(&inbox), ["a dropped 2", "a dropped 8"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -225,6 +240,6 @@ mod tests {
         let inbox = Inbox::new(0);
         inbox.push(message("a", "1"));
         tokio::time::timeout(Duration::from_secs(60), inbox.ready()).await.unwrap();
-        assert_eq!(taken(&inbox), ["a dropped"]);
+        assert_eq!(taken(&inbox), ["a dropped 1"]);
     }
 }

@@ -71,6 +71,8 @@ pub enum Delivery {
     Dropped {
         /// The topic that lost messages.
         topic: Topic,
+        /// How many, as far as that is known: those that went unheard are not counted.
+        messages: u64,
         /// How long before now the first message was dropped.
         since: Duration,
     },

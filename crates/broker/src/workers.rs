@@ -47,7 +47,7 @@ impl Workers {
         }
         if payload.len() > self.payload_bytes_max {
             self.totals.dropped_too_large.fetch_add(1, Relaxed);
-            self.dropped(topic, wanting, Duration::ZERO);
+            self.dropped(topic, wanting, 1, Duration::ZERO);
             return;
         }
         let publication = Arc::new(Publication::new(topic.clone(), payload));
@@ -58,10 +58,11 @@ impl Workers {
         }
     }
 
-    /// Tells all workers that want the topic that messages are missing, the first of them since `since` ago.
-    pub(crate) fn dropped(&self, topic: &Topic, wanting: &Wanting, since: Duration) {
+    /// Tells all workers that want the topic that so many messages are missing, as far as that is known, the first of
+    /// them since `since` ago.
+    pub(crate) fn dropped(&self, topic: &Topic, wanting: &Wanting, messages: u64, since: Duration) {
         for &(worker, _) in &wanting.0 {
-            self.tell(worker, Delivery::Dropped { topic: topic.clone(), since });
+            self.tell(worker, Delivery::Dropped { topic: topic.clone(), messages, since });
         }
     }
 

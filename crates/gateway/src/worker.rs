@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use causeway_broker::{Delivery, Inbox, Interest, Pulse, Ticket, WorkerId};
 use causeway_hub::{Fate, Hub, InterestChange, Moment, Policy, Request, SessionKey};
-use causeway_protocol::CommandId;
 use causeway_protocol::frame::{DeflateAgreement, FrameLimits, FrameReader, Inflater, Role};
+use causeway_protocol::{CloseCode, CommandId};
 use tokio::sync::{broadcast, watch};
 use tokio::time::timeout_at;
 
@@ -285,7 +285,9 @@ impl Worker {
                 }
                 Delivery::Live(topic, ticket) => offers += hub.topic_live(&topic, ticket.0, now),
                 Delivery::LinkLost { silent_for } => hub.link_lost(silent_for, now),
-                Delivery::Dropped { topic, since } => offers += hub.topic_dropped(&topic, since, now),
+                Delivery::Dropped { topic, messages, since } => {
+                    offers += hub.topic_dropped(&topic, messages, since, now);
+                }
             }
         }
         false
@@ -331,7 +333,8 @@ impl Worker {
         // Looked at before the comparison: what is added meanwhile is for the next tick.
         let version = self.node.revocations.version();
         if self.revocations.replace(version) != version {
-            let count = hub.revoke(|policy| self.node.revocations.revokes(policy), now);
+            let count =
+                hub.end(|_, policy| self.node.revocations.revokes(policy), CloseCode::TokenExpired, now);
             tracing::info!(count, "sessions end because their tokens were revoked");
         }
         drop(hub);

@@ -17,6 +17,7 @@ use slab::Slab;
 
 use crate::counters::{ClassCounts, HubCounters, HubGauges};
 use crate::deadlines::Deadlines;
+use crate::heavy_hitters::HeavyHitters;
 use crate::listed::Listed;
 use crate::outbox::{FrameBytes, Outbox, SharedFrame};
 use crate::pending::Pendings;
@@ -24,9 +25,13 @@ use crate::session::{Phase, Session};
 use crate::topics::{TopicState, Topics};
 use crate::{HubLimits, Moment, Policy, PublishPermit, SessionKey};
 
+pub use census::{SessionFacts, TopicFacts};
+
+mod census;
 mod commands;
 mod deflate;
 mod drain;
+mod orders;
 mod owing;
 mod time;
 
@@ -120,6 +125,8 @@ pub struct Hub {
     classes: Arc<[Pattern]>,
     counters: HubCounters,
     class_counts: Vec<ClassCounts>,
+    topic_drops: HeavyHitters,
+    subject_drops: HeavyHitters,
     frames_waiting: usize,
     frame_bytes: FrameBytes,
     /// How many sessions agreed on compression.
@@ -148,6 +155,8 @@ impl Hub {
             classes: Arc::default(),
             counters: HubCounters::default(),
             class_counts: Vec::new(),
+            topic_drops: HeavyHitters::default(),
+            subject_drops: HeavyHitters::default(),
             frames_waiting: 0,
             frame_bytes: FrameBytes::default(),
             deflating_sessions: 0,
@@ -301,23 +310,17 @@ impl Hub {
         }
     }
 
-    /// Ends the sessions whose tokens are revoked, and says how many. What waits for them is dropped, for they are
-    /// owed nothing any more. Looks at every session.
-    pub fn revoke(&mut self, is_revoked: impl Fn(&Policy) -> bool, now: Moment) -> usize {
-        let sessions = self.sessions.iter().map(|(_, session)| session);
-        let revoked = sessions.filter(|session| session.is_open() && is_revoked(&session.policy));
-        let revoked: Vec<SessionKey> = revoked.map(|session| session.key).collect();
-        for &key in &revoked {
-            self.cut(key, CloseCode::TokenExpired, now);
-        }
-        revoked.len()
-    }
-
     /// Closes a session and drops what waits for it.
     fn cut(&mut self, key: SessionKey, code: CloseCode, now: Moment) {
-        let Some(session) = self.session_mut(key) else { return };
-        let discarded = session.outbox.discard();
-        self.frames_waiting -= discarded;
+        let Some(session) = self.sessions.get_mut(key.index()).filter(|session| session.key == key) else {
+            return;
+        };
+        let messages = session.outbox.messages();
+        self.frames_waiting -= session.outbox.discard();
+        if code == CloseCode::SlowConsumer {
+            let dropped = messages - session.outbox.messages();
+            self.subject_drops.add(session.policy.subject(), dropped as u64);
+        }
         self.close(key, code, now);
     }
 
@@ -440,10 +443,11 @@ impl Hub {
     /// counts compressing it as so many more as would have taken the same time.
     pub fn publish(&mut self, publication: &Publication, received: Moment, now: Moment) -> usize {
         let Some(topic) = self.topics.find(publication.topic().as_str()) else { return 0 };
-        let entry = self.topics.get(topic);
+        let entry = self.topics.get_mut(topic);
         if entry.subscribers.is_empty() {
             return 0;
         }
+        entry.traffic.count(entry.subscribers.len(), publication.payload().len(), now);
         if let Some(class) = entry.class {
             self.class_counts[usize::from(class)].messages_offered += entry.subscribers.len() as u64;
         }
@@ -491,11 +495,13 @@ impl Hub {
         }
     }
 
-    /// Messages of this topic were dropped on the way here, the first of them `since` ago. Says to how many
+    /// So many messages of this topic were dropped on the way here, the first of them `since` ago. Says to how many
     /// outboxes the gap was offered.
-    pub fn topic_dropped(&mut self, name: &Topic, since: Duration, now: Moment) -> usize {
-        let topic = self.topics.find(name.as_str());
-        topic.map_or(0, |topic| self.announce_gap(topic, GapReason::Overload, since, now))
+    pub fn topic_dropped(&mut self, name: &Topic, messages: u64, since: Duration, now: Moment) -> usize {
+        let Some(topic) = self.topics.find(name.as_str()) else { return 0 };
+        let told = self.announce_gap(topic, GapReason::Overload, since, now);
+        self.topic_drops.add(name.as_str(), messages * told as u64);
+        told
     }
 
     // What time brings.

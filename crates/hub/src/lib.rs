@@ -12,6 +12,7 @@
 
 mod counters;
 mod deadlines;
+mod heavy_hitters;
 mod hub;
 mod limits;
 mod listed;
@@ -22,9 +23,10 @@ mod policy;
 mod rate;
 mod session;
 mod topics;
+mod traffic;
 
 pub use counters::{ClassCounts, CommandCounts, GapCounts, HubCounters, HubGauges, LatencyCounts};
-pub use hub::{Ended, Fate, Hub, InterestChange, PublishOutcome, Request};
+pub use hub::{Ended, Fate, Hub, InterestChange, PublishOutcome, Request, SessionFacts, TopicFacts};
 pub use limits::HubLimits;
 pub use moment::Moment;
 pub use outbox::Outbox;

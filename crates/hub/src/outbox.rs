@@ -123,6 +123,11 @@ impl Outbox {
         self.frames.len()
     }
 
+    /// Messages that wait, one partly written included.
+    pub(crate) fn messages(&self) -> usize {
+        self.frames.iter().filter(|frame| frame.0.received.is_some()).count()
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()

@@ -4,11 +4,13 @@
 //! list, so that leaving a topic of ten thousand costs no more than leaving a topic of two.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use causeway_protocol::Topic;
 use slab::Slab;
 
 use crate::pending::PendingKey;
+use crate::traffic::Traffic;
 use crate::{Moment, SessionKey};
 
 /// Names a topic of this table for as long as it is there.
@@ -37,6 +39,7 @@ pub(crate) struct TopicEntry {
     pub(crate) ticket: u64,
     /// The number of its class, if it has one.
     pub(crate) class: Option<u16>,
+    pub(crate) traffic: Traffic,
     pub(crate) subscribers: Vec<SessionKey>,
     /// Subscribe commands to be told when the topic is live. Those that ended meanwhile are passed over.
     pub(crate) waiters: Vec<PendingKey>,
@@ -82,6 +85,15 @@ impl Topics {
         &mut self.entries[key.0 as usize]
     }
 
+    /// All topics have places below this number.
+    pub(crate) fn places(&self) -> usize {
+        self.entries.capacity()
+    }
+
+    pub(crate) fn at(&self, places: Range<usize>) -> impl Iterator<Item = &TopicEntry> {
+        places.filter_map(|place| self.entries.get(place))
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut TopicEntry> {
         self.entries.iter_mut().map(|(_, entry)| entry)
     }
@@ -98,6 +110,7 @@ impl Topics {
             state: TopicState::Joining,
             ticket: self.tickets,
             class: None,
+            traffic: Traffic::default(),
             subscribers: Vec::new(),
             waiters: Vec::new(),
             pending: 1,

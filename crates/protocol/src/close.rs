@@ -68,9 +68,9 @@ close_codes! {
     PolicyViolation = 1008, "policy violation", No, "The client sent a message in too many fragments.";
     MessageTooBig = 1009, "message too big", No, "The client sent a message longer than `limits.message_bytes`.";
     InternalError = 1011, "internal error", Later, "Not sent yet: kept for a failure of the node.";
-    ServiceRestart = 1012, "service restart", Soon, "The node stops, or other nodes have more room.";
-    TokenExpired = 4401, "token expired or revoked", WithFreshToken, "The token expired before a fresh one was given, or was revoked.";
-    NoLongerAllowed = 4403, "no longer allowed", No, "A fresh token does not grant a topic that the connection has.";
+    ServiceRestart = 1012, "service restart", Soon, "The node stops, other nodes have more room, or an operator ended the connection.";
+    TokenExpired = 4401, "token expired or revoked", WithFreshToken, "The token expired before a fresh one was given, was revoked, or an operator asks for a fresh one.";
+    NoLongerAllowed = 4403, "no longer allowed", No, "A fresh token does not grant a topic that the connection has, or an operator ended the connection.";
     PongTimeout = 4408, "no pong in time", Soon, "The client did not answer a ping within `heartbeat.pong_timeout`.";
     SlowConsumer = 4413, "slow consumer", Later, "The client read too slowly: more than `limits.outbox_bytes` waited for it, or nothing could be written for 5 s.";
     TooManyCommands = 4429, "too many commands", Later, "The client went on sending after its commands were refused as `too_fast`.";

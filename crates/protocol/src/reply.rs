@@ -99,6 +99,11 @@ pub enum Push<'a> {
         /// In how many milliseconds.
         in_ms: u64,
     },
+    /// An operator ended these subscriptions: nothing more is delivered of these topics.
+    Unsubscribed {
+        /// The topics concerned.
+        topics: &'a [&'a str],
+    },
     /// The node will close this connection; the client should come back after this pause.
     Drain {
         /// The pause, in milliseconds from now.

@@ -331,7 +331,7 @@ impl Exchange {
 
     fn refused(&mut self, topic: &Topic, now: Instant) {
         if let Some((wanting, since)) = self.table.refused(topic, now) {
-            self.workers.dropped(topic, wanting, now.saturating_duration_since(since));
+            self.workers.dropped(topic, wanting, 0, now.saturating_duration_since(since));
         }
     }
 

@@ -233,16 +233,22 @@ impl Hub {
     ) -> Result<(), Refused> {
         self.check_names(names.len())?;
         for name in names {
-            if let Some(topic) = self.topics.find(name) {
-                self.withdraw(key, topic, now);
-            }
-            if let Some(topic) = self.topics.find(name) {
-                self.end_subscription(key, topic);
-            }
+            self.leave(key, name, now);
         }
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
         self.owe(key, &Reply::Unsubscribed { id, topics: &names }.frame(), now);
         Ok(())
+    }
+
+    /// Ends the session's subscription to the topic of this name, and its waiting for it.
+    pub(super) fn leave(&mut self, key: SessionKey, name: &str, now: Moment) {
+        if let Some(topic) = self.topics.find(name) {
+            self.withdraw(key, topic, now);
+        }
+        // Gone, if nobody else waited for it.
+        if let Some(topic) = self.topics.find(name) {
+            self.end_subscription(key, topic);
+        }
     }
 
     /// Takes `topic` out of the session's subscribe commands that wait.

@@ -271,16 +271,33 @@ impl Model {
         if names.len() > 2 * self.limits.topics_per_session {
             return vec![error(id, "limit_exceeded")];
         }
-        let mut owed = Vec::new();
-        for name in names {
-            for waiting in &mut self.session(client).waiting {
-                waiting.topics.retain(|topic| topic != name);
-            }
-            owed.extend(self.answer_what_is_live(client));
-            self.session(client).subscribed.remove(name);
-        }
-        owed.push(Said::Unsubscribed { id: CommandId::Number(id), topics: names.to_vec() });
+        let mut owed: Vec<Said> = names.iter().flat_map(|name| self.leave(client, name)).collect();
+        owed.push(Said::Unsubscribed { id: Some(CommandId::Number(id)), topics: names.to_vec() });
         owed
+    }
+
+    fn leave(&mut self, client: usize, name: &str) -> Vec<Said> {
+        for waiting in &mut self.session(client).waiting {
+            waiting.topics.retain(|topic| topic != name);
+        }
+        self.session(client).subscribed.remove(name);
+        self.answer_what_is_live(client)
+    }
+
+    /// An operator ends what the open sessions of this subject have of a topic.
+    pub(crate) fn end_subscriptions(&mut self, subject: &str, name: &str) -> Owed {
+        let is_meant = |session: &Session| {
+            let mut waiting = session.waiting.iter().flat_map(|waiting| &waiting.topics);
+            session.subject == subject
+                && (session.subscribed.contains(name) || waiting.any(|other| other == name))
+        };
+        let meant: Vec<usize> =
+            self.open().filter(|(_, session)| is_meant(session)).map(|(client, _)| client).collect();
+        let told = Said::Unsubscribed { id: None, topics: vec![name.to_owned()] };
+        meant
+            .into_iter()
+            .map(|client| (client, [self.leave(client, name), vec![told.clone()]].concat()))
+            .collect()
     }
 
     /// What a publish command is owed if it goes no further.

@@ -7,6 +7,7 @@
 mod broker;
 mod checks;
 mod clients;
+mod operators;
 mod sockets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +33,7 @@ const TOPICS: [&str; 6] = ["t.0", "t.1", "t.2", "t.3", "u.0", "u.1"];
 const NAMES: [&str; 10] = ["t.0", "t.1", "t.2", "t.3", "u.0", "u.1", "_causeway", "not a topic", "", "t..1"];
 
 /// What every run must have met, or it has proved less than it seems.
-const MUST_BE_MET: &str = "welcome, subscribed, given up, unsubscribed, published, authenticated, pong, message, \
+const MUST_BE_MET: &str = "welcome, subscribed, given up, unsubscribed, unsubscribed by order, published, authenticated, pong, message, \
     refused bad_topic, refused forbidden, refused limit_exceeded, refused broker_unavailable, \
     error malformed, error unknown_op, error bad_topic, error forbidden, error too_fast, error too_large, \
     error limit_exceeded, \
@@ -181,11 +182,13 @@ impl History {
             875..890 => self.change_socket(),
             890..920 => self.writable(),
             920..925 => self.close(),
-            925..930 => self.client_closes(),
+            925..928 => self.client_closes(),
+            928..930 => self.order_end(),
             930..935 => self.disconnect(),
             935..940 => self.use_a_stale_key(),
             940..942 => self.drain(),
-            942..950 => self.drain_some(),
+            942..947 => self.drain_some(),
+            947..955 => self.order_end_of_subscriptions(),
             _ => self.tick(),
         }
     }

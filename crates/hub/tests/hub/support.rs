@@ -29,7 +29,7 @@ pub(crate) enum Said {
         refused: Vec<Refused>,
     },
     Unsubscribed {
-        id: CommandId,
+        id: Option<CommandId>,
         topics: Vec<String>,
     },
     Published {
@@ -121,7 +121,7 @@ pub(crate) fn subscribed(id: i64, topics: &[&str], refused: &[(&str, &str)]) -> 
 }
 
 pub(crate) fn unsubscribed(id: i64, topics: &[&str]) -> Said {
-    Said::Unsubscribed { id: CommandId::Number(id), topics: owned(topics) }
+    Said::Unsubscribed { id: Some(CommandId::Number(id)), topics: owned(topics) }
 }
 
 pub(crate) fn error(id: impl Into<Option<i64>>, code: &str) -> Said {

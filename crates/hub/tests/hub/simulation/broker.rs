@@ -39,7 +39,7 @@ impl History {
 
     pub(super) fn topic_dropped(&mut self) {
         let (topic, since) = (self.a_topic(), Duration::from_micros(self.random.random_range(0..900_000)));
-        self.hub.topic_dropped(&Topic::parse(&topic).unwrap(), since, at(self.model.now));
+        self.hub.topic_dropped(&Topic::parse(&topic).unwrap(), 1, since, at(self.model.now));
         let owed = self.model.gap(&topic, "overload", since);
         self.settle(owed);
     }
