@@ -18,6 +18,9 @@ use crate::reload::{Reloaded, Reloader};
 use crate::revocation::{RevokeRequest, Revoked};
 
 pub(crate) mod access;
+mod orders;
+mod sessions;
+mod top;
 
 /// Where readiness is told; also what `causeway check --live` asks.
 pub const READY_PATH: &str = "/readyz";
@@ -48,6 +51,10 @@ pub(crate) fn routes(config: &mut web::ServiceConfig, node: &Arc<Node>, reloader
                 .app_data(web::QueryConfig::default().error_handler(|error, _| bad_question(&error).into()))
                 .route("/explain", web::post().to(explain))
                 .route("/addresses", web::get().to(addresses))
+                .route("/sessions", web::get().to(sessions::list))
+                .route("/top", web::get().to(top::tell))
+                .route("/disconnect", web::post().to(orders::disconnect))
+                .route("/unsubscribe", web::post().to(orders::unsubscribe))
                 .route("/reload", web::post().to(reload))
                 .route("/revoke", web::post().to(revoke))
                 .route("/drain", web::post().to(drain_all))
@@ -145,6 +152,15 @@ async fn revoke(
 
 fn bad_question(error: &dyn std::fmt::Display) -> Rejection {
     Rejection::BadQuestion(error.to_string())
+}
+
+/// How many are wanted on a list: as many as is said, from 1 to the most that may be, or else the usual number.
+fn limit(said: Option<&str>, (most, usual): (usize, usize)) -> Result<usize, Rejection> {
+    let Some(said) = said else { return Ok(usual) };
+    let limit = said.parse().ok().filter(|limit| (1..=most).contains(limit));
+    limit.ok_or_else(|| {
+        bad_question(&format_args!("limit is `{said}`: expected a whole number from 1 to {most}"))
+    })
 }
 
 /// The live feed: a WebSocket that tells the node's figures every second, as JSON.

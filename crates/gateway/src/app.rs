@@ -23,7 +23,7 @@ use crate::node::Node;
 use crate::reload::Reloader;
 use crate::token::KeySet;
 use crate::worker::Worker;
-use crate::{admin, canary, drain, public, revocation, upgrade};
+use crate::{admin, canary, control, drain, public, upgrade};
 
 /// How long a client may take to send a request's head.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -128,7 +128,7 @@ impl Gateway {
         let handles = [public.handle(), admin.handle()];
         let stop = actix_rt::spawn(stop_when_told(Arc::clone(&node), handles));
         actix_rt::spawn(keep_keys_fresh(Arc::clone(&node)));
-        actix_rt::spawn(revocation::follow(Arc::clone(&node.broker), Arc::clone(&node.revocations)));
+        actix_rt::spawn(control::follow(Arc::clone(&node)));
         actix_rt::spawn(sweep(Arc::clone(&node)));
         if let Some((reloader, hangups)) = reloads {
             actix_rt::spawn(reload_on_signal(Arc::clone(&node), reloader, hangups));

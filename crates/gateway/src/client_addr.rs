@@ -37,6 +37,13 @@ impl ClientAddr {
         }
     }
 
+    /// The client of this address, or of this /64, as it is shown.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let network = text.strip_suffix("/64");
+        let addr = network.unwrap_or(text).parse::<IpAddr>().ok()?;
+        (network.is_none() || addr.is_ipv6()).then(|| Self::of(addr))
+    }
+
     /// The address, or the first of the network that stands for it.
     pub(crate) fn network(self) -> IpAddr {
         self.0
@@ -108,6 +115,23 @@ mod tests {
         }
         headers.append(HeaderName::from_static("forwarded"), HeaderValue::from_static("for=6.6.6.6"));
         proxies.client_of(PeerAddr(peer.parse().unwrap()), &headers).to_string()
+    }
+
+    #[test]
+    fn a_client_is_found_by_its_address_and_as_it_is_shown() {
+        for (text, expected) in [
+            ("1.2.3.4", Some("1.2.3.4")),
+            ("::ffff:1.2.3.4", Some("1.2.3.4")),
+            ("2001:db8:7:0:1::9", Some("2001:db8:7::/64")),
+            ("2001:db8:7::/64", Some("2001:db8:7::/64")),
+            ("1.2.3.4/64", None),
+            ("2001:db8:7::/48", None),
+            ("1.2.3.4:80", None),
+            ("", None),
+        ] {
+            let client = ClientAddr::parse(text).map(|client| client.to_string());
+            assert_eq!(client.as_deref(), expected, "{text}");
+        }
     }
 
     #[test]

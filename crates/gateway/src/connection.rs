@@ -6,13 +6,11 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use causeway_hub::SessionKey;
 use causeway_protocol::CloseCode;
 use causeway_protocol::frame::{FrameReader, Message};
 
-use crate::admission::Admitted;
 use crate::socket::Socket;
 use crate::worker::Worker;
 
@@ -24,19 +22,11 @@ pub(crate) struct Connection {
     socket: Rc<Socket>,
     key: SessionKey,
     reader: FrameReader,
-    admitted: Admitted,
-    began: Instant,
 }
 
 impl Connection {
-    pub(crate) fn new(
-        worker: Rc<Worker>,
-        socket: Rc<Socket>,
-        key: SessionKey,
-        reader: FrameReader,
-        admitted: Admitted,
-    ) -> Self {
-        Self { worker, socket, key, reader, admitted, began: Instant::now() }
+    pub(crate) fn new(worker: Rc<Worker>, socket: Rc<Socket>, key: SessionKey, reader: FrameReader) -> Self {
+        Self { worker, socket, key, reader }
     }
 
     /// Acts on bytes that came from the client.
@@ -62,7 +52,7 @@ impl Connection {
                 Err(violation) => {
                     let code = violation.close_code();
                     if self.worker.node.repeats.may_tell("violation", code.name()) {
-                        let client = self.admitted.client();
+                        let client = self.socket.client();
                         tracing::info!(session = self.name(), %client, %violation, "a client broke the protocol");
                     }
                     self.close(code);
@@ -145,8 +135,8 @@ impl Drop for Connection {
             tracing::info!(
                 session = self.name(),
                 subject = &*ended.subject,
-                client = %self.admitted.client(),
-                lasted_ms = self.began.elapsed().as_millis() as u64,
+                client = %self.socket.client(),
+                lasted_ms = self.socket.age().as_millis() as u64,
                 messages = ended.messages_sent,
                 bytes = ended.bytes_sent,
                 code = ended.code,

@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout_at};
+use tokio::time::sleep;
 
 use crate::node::{Node, Phase};
 use crate::rejection::Rejection;
@@ -20,8 +19,6 @@ use crate::rejection::Rejection;
 const CLOSING_GRACE: Duration = Duration::from_secs(4);
 /// How often the log tells how far it has come.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
-/// How long workers may take to choose who leaves. They come round to it within a quarter of a second.
-const CHOICE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Drains a node that does not serve any more. Returns when everybody has gone, or has had the time to.
 pub(crate) async fn drain(node: &Node) {
@@ -76,14 +73,13 @@ pub(crate) struct Shed {
     percent: u8,
     /// The connections of the workers that have taken theirs.
     counted: AtomicUsize,
-    parts: mpsc::UnboundedSender<Part>,
 }
 
 /// Of one worker.
 #[derive(Debug)]
 struct Part {
-    staying: usize,
-    leaving: usize,
+    told: usize,
+    of: usize,
 }
 
 /// What a share that was asked for comes to.
@@ -99,10 +95,7 @@ impl Shed {
     /// with four connections each have a tenth to give, too.
     pub(crate) fn part_of(&self, staying: usize) -> usize {
         let before = self.counted.fetch_add(staying, Ordering::Relaxed);
-        let leaving = self.share_of(before + staying) - self.share_of(before);
-        // Fails only where nobody waits for the sum any more.
-        let _ = self.parts.send(Part { staying, leaving });
-        leaving
+        self.share_of(before + staying) - self.share_of(before)
     }
 
     fn share_of(&self, connections: usize) -> usize {
@@ -123,16 +116,22 @@ pub(crate) async fn shed(node: &Node, percent: u8) -> Result<Shedding, Rejection
     if node.phase() != Phase::Serving {
         return Err(Rejection::Draining);
     }
-    let (parts, mut taken) = mpsc::unbounded_channel();
-    node.shed(Arc::new(Shed { percent, counted: AtomicUsize::new(0), parts }));
-    let deadline = (Instant::now() + CHOICE_TIMEOUT).into();
-    let mut shedding = Shedding { told: 0, of: 0, window_ms: node.drain.window.as_millis() };
-    // The last worker to take its part drops the sender.
-    while let Ok(Some(Part { staying, leaving })) = timeout_at(deadline, taken.recv()).await {
-        shedding.told += leaving;
-        shedding.of += staying;
-    }
-    Ok(shedding)
+    let (shed, window) = (Arc::new(Shed { percent, counted: AtomicUsize::new(0) }), node.drain.window);
+    let parts = node.crew.ask_all(move |worker| {
+        let mut of = 0;
+        let share = |staying| {
+            of = staying;
+            shed.part_of(staying)
+        };
+        let told = worker.hub.borrow_mut().drain_some(share, window, worker.now());
+        Part { told, of }
+    });
+    let none = Shedding { told: 0, of: 0, window_ms: window.as_millis() };
+    Ok(parts.await.iter().fold(none, |sum, part| Shedding {
+        told: sum.told + part.told,
+        of: sum.of + part.of,
+        ..sum
+    }))
 }
 
 #[cfg(test)]
@@ -149,13 +148,9 @@ mod tests {
             (33, &[700, 0, 301], 330),
             (100, &[5, 0, 7], 12),
         ] {
-            let (parts, mut taken) = mpsc::unbounded_channel();
-            let shed = Shed { percent, counted: AtomicUsize::new(0), parts };
+            let shed = Shed { percent, counted: AtomicUsize::new(0) };
             let leaving: usize = connections.iter().map(|&staying| shed.part_of(staying).min(staying)).sum();
             assert_eq!(leaving, expected, "{percent} % of {connections:?}");
-            drop(shed);
-            let told = std::iter::from_fn(|| taken.blocking_recv()).map(|part| part.leaving).sum::<usize>();
-            assert_eq!(told, expected);
         }
     }
 }

@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 use std::mem;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix_http::RequestHead;
 use bytes::Bytes;
-use causeway_broker::{Broker, EmbeddedBroker, PublishError, Pulse, RedisBroker};
+use causeway_broker::{Broker, EmbeddedBroker, PublishError, RedisBroker};
 use causeway_hub::{PublishOutcome, PublishPermit};
 use causeway_protocol::Pattern;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tracing::field::Empty;
 
 use crate::admission::Admission;
@@ -19,8 +19,9 @@ use crate::budget::Budget;
 use crate::canary::CanaryState;
 use crate::client_addr::PeerAddr;
 use crate::config::{Config, DrainGiven};
+use crate::control;
+use crate::crew::Crew;
 use crate::descriptors;
-use crate::drain::Shed;
 use crate::entrance::{Attempt, Entrance, Gate, Guest};
 use crate::log;
 use crate::log::repeats::Repeats;
@@ -33,9 +34,6 @@ use crate::traces;
 
 /// A thread that shows no sign of life for so long is stuck: none of its steps takes more than milliseconds.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
-
-/// How many shares may wait for a worker, which looks for them four times a second.
-const SHEDS_MAX: usize = 16;
 
 /// How far the node has come towards its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +50,8 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Node {
     pub(crate) name: Box<str>,
+    /// Tells this process from another node of the same name.
+    pub(crate) life: u64,
     pub(crate) inbox_bytes: usize,
     pub(crate) admission: Arc<Admission>,
     pub(crate) revocations: Arc<Revocations>,
@@ -63,13 +63,11 @@ pub struct Node {
     pub(crate) topic_classes: Arc<[Pattern]>,
     pub(crate) drain: DrainGiven,
     pub(crate) descriptors: descriptors::Share,
-    /// Of the workers, by their numbers.
-    pulses: Mutex<Vec<Arc<Pulse>>>,
+    pub(crate) crew: Crew,
     settings: watch::Sender<Arc<Settings>>,
     /// Whether there was a time when every key set was known.
     had_key_sets: AtomicBool,
     phase: watch::Sender<Phase>,
-    sheds: broadcast::Sender<Arc<Shed>>,
 }
 
 impl Node {
@@ -89,6 +87,7 @@ impl Node {
             mem::take(&mut config.topic_classes).into_iter().unzip();
         Ok(Arc::new(Self {
             name: mem::take(&mut config.node),
+            life: rand::random(),
             inbox_bytes: config.inbox_bytes,
             admission: Arc::new(Admission::new(config.admission)),
             revocations: Arc::clone(&revocations),
@@ -100,11 +99,10 @@ impl Node {
             topic_classes: topic_classes.into(),
             drain: config.drain.clone(),
             descriptors,
-            pulses: Mutex::default(),
+            crew: Crew::default(),
             settings: watch::Sender::new(Arc::new(Settings::new(config, revocations))),
             had_key_sets: AtomicBool::new(false),
             phase: watch::Sender::new(Phase::Serving),
-            sheds: broadcast::Sender::new(SHEDS_MAX),
         }))
     }
 
@@ -204,7 +202,7 @@ impl Node {
         if self.revocations.len() >= REVOCATIONS_MAX {
             return Err(RevokeError::Full);
         }
-        revocation.announce(&*self.broker).await?;
+        control::revoke(&*self.broker, &revocation).await?;
         Ok(revocation)
     }
 
@@ -239,17 +237,6 @@ impl Node {
         let _ = self.phase.subscribe().wait_for(|phase| *phase != Phase::Serving).await;
     }
 
-    /// Lets every worker take its part of a share that is to leave; they do within a tick.
-    pub(crate) fn shed(&self, shed: Arc<Shed>) {
-        // Fails only where there is no worker.
-        let _ = self.sheds.send(shed);
-    }
-
-    /// For a worker that has to take its part.
-    pub(crate) fn watch_sheds(&self) -> broadcast::Receiver<Arc<Shed>> {
-        self.sheds.subscribe()
-    }
-
     /// Why the node should get no new clients, if so.
     pub(crate) fn unready_cause(&self) -> Option<&'static str> {
         if self.phase() != Phase::Serving {
@@ -276,26 +263,14 @@ impl Node {
         self.had_key_sets.load(Ordering::Relaxed)
     }
 
-    /// A worker begins, and will beat. Its number is how many have begun before: 0, 1, 2, …
-    pub(crate) fn begin_worker(&self) -> (u16, Arc<Pulse>) {
-        let pulse = Arc::new(Pulse::default());
-        let mut pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = u16::try_from(pulses.len()).expect("a node has far fewer than 65,536 workers");
-        pulses.push(Arc::clone(&pulse));
-        (number, pulse)
-    }
-
     /// Which thread does not come round to its work any more, if one does not.
     pub(crate) fn stuck_cause(&self) -> Option<Cow<'static, str>> {
         let silent_for = self.broker.link().stuck_for;
         if silent_for >= STUCK_AFTER {
             return Some(format!("the broker's thread has been stuck for {silent_for:.0?}").into());
         }
-        let pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
-        let stuck = pulses.iter().enumerate().find(|(_, pulse)| pulse.silent_for() >= STUCK_AFTER);
-        stuck.map(|(worker, pulse)| {
-            format!("worker {worker} has been stuck for {:.0?}", pulse.silent_for()).into()
-        })
+        let stuck = self.crew.stuck(STUCK_AFTER);
+        stuck.map(|(worker, silence)| format!("worker {worker} has been stuck for {silence:.0?}").into())
     }
 
     /// What a scrape should show besides what has been counted.

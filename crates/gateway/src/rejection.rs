@@ -9,6 +9,7 @@ use causeway_broker::PublishError;
 use causeway_protocol::TopicError;
 use serde::Serialize;
 
+use crate::crew::NoAnswer;
 use crate::revocation::RevokeError;
 use crate::token::TokenError;
 
@@ -81,6 +82,9 @@ pub enum Rejection {
     /// As many tokens are revoked as can be.
     #[error("{0}")]
     TooManyRevocations(RevokeError),
+    /// A worker does not come round to answer an operator.
+    #[error("worker {0} does not answer")]
+    WorkerSilent(u16),
     /// The configuration cannot be reloaded.
     #[error("nothing has changed: {0}")]
     BadConfiguration(String),
@@ -114,7 +118,9 @@ impl Rejection {
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Draining | Self::NodeFull | Self::BrokerUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Draining | Self::NodeFull | Self::BrokerUnavailable | Self::WorkerSilent(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::TooManyUpgrades { .. } | Self::TooManyConnections => StatusCode::TOO_MANY_REQUESTS,
             Self::OriginNotAllowed | Self::Forbidden | Self::AdminForbidden(_) => StatusCode::FORBIDDEN,
             Self::BadHandshake(_)
@@ -153,6 +159,7 @@ impl Rejection {
             Self::BrokerUnavailable => "broker_unavailable",
             Self::BrokerRefused => "broker_refused",
             Self::TooManyRevocations(_) => "limit_exceeded",
+            Self::WorkerSilent(_) => "internal",
             Self::BadConfiguration(_) => "bad_configuration",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -210,12 +217,27 @@ impl From<RevokeError> for Rejection {
         match error {
             RevokeError::Unclear(_) => Self::BadQuestion(error.to_string()),
             RevokeError::Full => Self::TooManyRevocations(error),
-            RevokeError::Broker(PublishError::Refused(cause)) => {
-                tracing::error!(cause, "Redis does not let this node revoke tokens");
+            RevokeError::Broker(error) => error.into(),
+        }
+    }
+}
+
+/// Of what operators want to be told to all nodes.
+impl From<PublishError> for Rejection {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Refused(cause) => {
+                tracing::error!(cause, "Redis does not let this node tell the others");
                 Self::BrokerRefused
             }
-            RevokeError::Broker(PublishError::Unavailable | PublishError::Busy) => Self::BrokerUnavailable,
+            PublishError::Unavailable | PublishError::Busy => Self::BrokerUnavailable,
         }
+    }
+}
+
+impl From<NoAnswer> for Rejection {
+    fn from(NoAnswer(worker): NoAnswer) -> Self {
+        Self::WorkerSilent(worker)
     }
 }
 

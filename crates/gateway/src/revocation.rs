@@ -1,8 +1,8 @@
 //! Tokens that end before their time.
 //!
-//! A revocation is appended to a log that Redis keeps and then published on a reserved topic, which no client can
-//! reach. Nodes that are connected hear it and end the sessions concerned at their workers' next tick; a node that
-//! starts, or had lost its link, reads the log once it hears the topic again. So whatever was accepted is known
+//! A revocation is appended to a log that Redis keeps and then told to all nodes (see `control`). Nodes that are
+//! connected hear it and end the sessions concerned at their workers' next tick; a node that starts, or had lost its
+//! link, reads the log once it hears what is told again. So whatever was accepted is known
 //! to every node that is connected, and a node that is not says so in its readiness.
 //!
 //! What is known is held in memory, bounded in number, until it ends. One lock is held for a look-up.
@@ -10,30 +10,23 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use causeway_broker::{Broker, Delivery, PublishError};
+use causeway_broker::{Broker, PublishError};
 use causeway_hub::{Policy, TokenMark};
 use causeway_protocol::Topic;
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
 
-/// The reserved topic on which revocations are told, and the log that keeps them.
-const TOPIC: &str = "_causeway.revoked";
+/// The log that keeps them.
+const LOG: &str = "_causeway.revoked";
 /// How many revocations may be in force. One of a subject, or of all tokens issued before a time, replaces many.
 pub const REVOCATIONS_MAX: usize = 10_000;
 /// The longest that one may be in force. No token should live for so long.
 pub const TTL_MAX: Duration = Duration::from_secs(366 * 86_400);
 /// The longest `jti`, subject or issuer, in bytes.
 const NAME_BYTES_MAX: usize = 256;
-/// What may wait to be heard. Beyond it the log is read again.
-const INBOX_BYTES: usize = 1 << 20;
-/// Between two attempts to read the log.
-const RETRY_PAUSE: Duration = Duration::from_secs(2);
-/// How often what is over is forgotten.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What an operator asks for.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -175,15 +168,13 @@ impl Revocation {
         Self { whose: Whose::Jti(jti.to_owned()), issued_before: None, issuer: None, until }
     }
 
-    /// Tells all nodes, those that come later included.
+    /// Puts it into the log, for nodes that come later or were away.
     ///
     /// # Errors
     /// What the broker says. Done again, it changes nothing.
-    pub async fn announce(&self, broker: &dyn Broker) -> Result<(), PublishError> {
+    pub(crate) async fn keep(&self, broker: &dyn Broker) -> Result<(), PublishError> {
         let entry = Bytes::from(serde_json::to_vec(self).expect("texts and numbers are JSON"));
-        // Kept before it is told: who begins to listen in between finds it in the log.
-        broker.append(&topic(), entry.clone()).await?;
-        broker.publish(topic(), entry).await
+        broker.append(&log(), entry).await
     }
 }
 
@@ -223,14 +214,14 @@ impl Revocations {
     }
 
     /// Forgets what is over.
-    fn sweep(&self, now: u64) {
+    pub(crate) fn sweep(&self, now: u64) {
         self.rules.write().unwrap_or_else(PoisonError::into_inner).sweep(now);
     }
 
-    /// Takes note of what another node, or this one, has told. Whoever can publish in Redis can tell something,
-    /// so what is not understood is passed over.
-    fn hear(&self, told: &[u8], now: u64) {
-        match serde_json::from_slice::<Revocation>(told) {
+    /// Takes note of an entry of the log. Whoever can append to it in Redis can put something there, so what is not
+    /// understood is passed over.
+    fn take_note(&self, entry: &[u8], now: u64) {
+        match serde_json::from_slice::<Revocation>(entry) {
             Ok(revocation) => self.add(&revocation, now),
             Err(error) => tracing::warn!(%error, "a revocation is not understood, and not followed"),
         }
@@ -338,33 +329,8 @@ impl Rule {
     }
 }
 
-/// Follows what is revoked anywhere, for as long as it is polled.
-pub(crate) async fn follow(broker: Arc<dyn Broker>, revocations: Arc<Revocations>) {
-    let inbox = broker.listen(&topic(), INBOX_BYTES);
-    // Also where the topic is never live, because Redis's access rules refuse it, the log is read.
-    let mut is_behind = true;
-    loop {
-        let pause = if is_behind { RETRY_PAUSE } else { SWEEP_INTERVAL };
-        // Ends early when something has come in.
-        let _ = timeout(pause, inbox.ready()).await;
-        let now = seconds_now();
-        for delivery in inbox.take() {
-            match delivery {
-                Delivery::Publication(told, _) => revocations.hear(told.payload(), now),
-                Delivery::Live(..) | Delivery::Dropped { .. } => is_behind = true,
-                // The topic will be live again.
-                Delivery::LinkLost { .. } => {}
-            }
-        }
-        revocations.sweep(now);
-        if is_behind {
-            is_behind = !catch_up(&*broker, &revocations).await;
-        }
-    }
-}
-
 /// Reads the log; says whether there is nothing more to be tried.
-async fn catch_up(broker: &dyn Broker, revocations: &Revocations) -> bool {
+pub(crate) async fn catch_up(broker: &dyn Broker, revocations: &Revocations) -> bool {
     match read(broker, revocations).await {
         Ok(()) => {}
         Err(PublishError::Refused(error)) => {
@@ -381,16 +347,16 @@ async fn catch_up(broker: &dyn Broker, revocations: &Revocations) -> bool {
 async fn read(broker: &dyn Broker, revocations: &Revocations) -> Result<(), PublishError> {
     let mut after = None;
     loop {
-        let page = broker.read_log(&topic(), after.as_ref()).await?;
+        let page = broker.read_log(&log(), after.as_ref()).await?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(last.clone());
         let now = seconds_now();
-        page.iter().for_each(|(_, told)| revocations.hear(told, now));
+        page.iter().for_each(|(_, entry)| revocations.take_note(entry, now));
     }
 }
 
-fn topic() -> Topic {
-    Topic::parse(TOPIC).expect("the name is a legal one")
+fn log() -> Topic {
+    Topic::parse(LOG).expect("the name is a legal one")
 }
 
 /// The time since 1970.
@@ -398,12 +364,14 @@ pub fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-fn seconds_now() -> u64 {
+pub(crate) fn seconds_now() -> u64 {
     now().as_secs()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     const NOW: u64 = 1_800_000_000;
@@ -431,7 +399,7 @@ mod tests {
     fn a_revocation_is_for_the_tokens_it_names_and_no_others() {
         let told = |request: RevokeRequest| {
             let revocations = Revocations::default();
-            revocations.hear(&serde_json::to_vec(&meant(request)).unwrap(), NOW);
+            revocations.take_note(&serde_json::to_vec(&meant(request)).unwrap(), NOW);
             assert_eq!((revocations.len(), revocations.version()), (1, 1));
             revocations
         };
@@ -517,7 +485,7 @@ mod tests {
             r#"{"whose":"everybody","until":18446744073709551615}"#.to_owned(),
             r#"{"whose":"everybody","until":-1}"#.to_owned(),
         ] {
-            revocations.hear(told.as_bytes(), NOW);
+            revocations.take_note(told.as_bytes(), NOW);
         }
         assert_eq!((revocations.len(), revocations.version()), (0, 0));
     }

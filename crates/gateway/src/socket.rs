@@ -7,12 +7,15 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::Shutdown;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_rt::net::TcpStream;
 use causeway_hub::Outbox;
 use socket2::SockRef;
 use tokio::io::Interest;
+
+use crate::admission::Admitted;
+use crate::client_addr::ClientAddr;
 
 /// What the kernel may hold unsent for one client, in bytes (it doubles this for its own needs). The default
 /// would let megabytes pile up behind a client that has stopped reading.
@@ -24,6 +27,9 @@ const USER_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Socket {
     stream: TcpStream,
+    /// Its place among the connections of the node, for as long as it is open.
+    admitted: Admitted,
+    began: Instant,
     /// The connection's task.
     task: RefCell<Option<Waker>>,
     /// Whether the last write found the kernel's buffer full. The task waits for room then.
@@ -49,18 +55,30 @@ impl Socket {
     ///
     /// # Errors
     /// When an option cannot be set, which means that the peer has gone.
-    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
+    pub(crate) fn new(stream: TcpStream, admitted: Admitted) -> io::Result<Self> {
         let options = SockRef::from(&stream);
         options.set_tcp_nodelay(true)?;
         options.set_send_buffer_size(SEND_BUFFER_BYTES)?;
         options.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
         Ok(Self {
             stream,
+            admitted,
+            began: Instant::now(),
             task: RefCell::default(),
             is_blocked: Cell::new(false),
             is_half_closed: Cell::new(false),
             is_over: Cell::new(false),
         })
+    }
+
+    /// Who is at the other end.
+    pub(crate) fn client(&self) -> ClientAddr {
+        self.admitted.client()
+    }
+
+    /// For how long it has been ours.
+    pub(crate) fn age(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// Says which task to wake from now on.

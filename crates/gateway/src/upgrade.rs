@@ -76,6 +76,7 @@ fn take_over(
     early: &mut [u8],
 ) -> io::Result<()> {
     Socket::write_first(&stream, &handshake.response())?;
-    worker.connect(guest, handshake.deflate, Socket::new(stream)?, early);
+    let Guest { admitted, verified } = guest;
+    worker.connect(verified, handshake.deflate, Socket::new(stream, admitted)?, early);
     Ok(())
 }

@@ -17,17 +17,17 @@ use causeway_broker::{Delivery, Inbox, Interest, Pulse, Ticket, WorkerId};
 use causeway_hub::{Fate, Hub, InterestChange, Moment, Policy, Request, SessionKey};
 use causeway_protocol::frame::{DeflateAgreement, FrameLimits, FrameReader, Inflater, Role};
 use causeway_protocol::{CloseCode, CommandId};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout_at;
 
 use crate::connection::Connection;
-use crate::drain::Shed;
-use crate::entrance::Guest;
+use crate::crew::{Enrolled, Errand};
 use crate::log;
 use crate::metrics::WorkerReport;
 use crate::node::{Node, Phase};
 use crate::settings::Settings;
 use crate::socket::{Socket, Written};
+use crate::token::Verified;
 
 /// How often time passes for the hub.
 const TICK: Duration = Duration::from_millis(250);
@@ -60,7 +60,7 @@ pub(crate) struct Worker {
     /// What the broker calls it.
     id: WorkerId,
     /// What people call it, in names of sessions and in metrics.
-    number: u16,
+    pub(crate) number: u16,
     inbox: Arc<Inbox>,
     /// By the session's index.
     sockets: RefCell<Vec<Option<Rc<Socket>>>>,
@@ -74,7 +74,6 @@ pub(crate) struct Worker {
     is_draining: Cell<bool>,
     /// The version of the revocations that the sessions were last compared with.
     revocations: Cell<u64>,
-    sheds: RefCell<broadcast::Receiver<Arc<Shed>>>,
 }
 
 impl Worker {
@@ -84,7 +83,7 @@ impl Worker {
         let id = node.broker.attach(Arc::clone(&inbox));
         let mut watched = node.watch_settings();
         let settings = Arc::clone(&watched.borrow_and_update());
-        let (number, pulse) = node.begin_worker();
+        let Enrolled { number, pulse, errands } = node.crew.enrol();
         let hub = Hub::new(&*node.name, number, settings.hub.clone(), rand::random());
         let hub = hub.with_classes(Arc::clone(&node.topic_classes));
         let worker = Rc::new(Self {
@@ -107,17 +106,9 @@ impl Worker {
             outbox_bytes_highest: Cell::default(),
             is_draining: Cell::new(false),
             revocations: Cell::new(0),
-            sheds: RefCell::new(node.watch_sheds()),
         });
-        let running = actix_rt::spawn(Rc::clone(&worker).run());
-        actix_rt::spawn(async move {
-            if running.await.is_err_and(|ended| ended.is_panic()) {
-                // Its sockets would stay open and hear nothing: better none than silent ones.
-                tracing::error!("a worker panicked: the node cannot go on");
-                log::flush();
-                std::process::abort();
-            }
-        });
+        spawn_vital(Rc::clone(&worker).run());
+        spawn_vital(Rc::clone(&worker).run_errands(errands));
         worker
     }
 
@@ -130,13 +121,12 @@ impl Worker {
     /// bytes that came behind the request.
     pub(crate) fn connect(
         self: &Rc<Self>,
-        guest: Guest,
+        verified: Verified,
         deflate: Option<DeflateAgreement>,
         socket: Socket,
         early: &mut [u8],
     ) {
         let now = self.now();
-        let Guest { admitted, verified } = guest;
         let key = self.hub.borrow_mut().connect(verified.policy, now + verified.expires_in, now);
         let socket = Rc::new(socket);
         let mut sockets = self.sockets.borrow_mut();
@@ -150,7 +140,7 @@ impl Worker {
             self.hub.borrow_mut().agree_on_deflate(key, agreement);
             reader = reader.with_deflate();
         }
-        let mut connection = Connection::new(Rc::clone(self), socket, key, reader, admitted);
+        let mut connection = Connection::new(Rc::clone(self), socket, key, reader);
         self.flush(key);
         connection.receive(early);
         actix_rt::spawn(connection);
@@ -163,6 +153,11 @@ impl Worker {
         self.node.metrics.count_closed(ended.code);
         self.pass_interest_on();
         Some(ended)
+    }
+
+    /// The socket of a session, as long as it has one.
+    pub(crate) fn socket_of(&self, key: SessionKey) -> Option<Rc<Socket>> {
+        self.sockets.borrow().get(key.index()).and_then(Clone::clone)
     }
 
     /// Carries out what the hub cannot do alone, and tells it the outcome.
@@ -211,7 +206,7 @@ impl Worker {
     /// Writes what is owed to one session until there is nothing more or the socket takes no more, and acts on
     /// its fate.
     pub(crate) fn flush(&self, key: SessionKey) {
-        let Some(socket) = self.sockets.borrow().get(key.index()).and_then(Clone::clone) else { return };
+        let Some(socket) = self.socket_of(key) else { return };
         let mut hub = self.hub.borrow_mut();
         if hub.outbox(key).is_none() {
             // The session has ended, and the socket at its index is another's.
@@ -264,6 +259,18 @@ impl Worker {
         }
     }
 
+    /// Runs errands as they come. What they owe to clients leaves at once.
+    async fn run_errands(self: Rc<Self>, mut errands: mpsc::Receiver<Errand>) {
+        while let Some(errand) = errands.recv().await {
+            errand(&self);
+            self.pass_interest_on();
+            while !self.flush_listed() {
+                tokio::task::yield_now().await;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Hands some deliveries to the hub; says whether those were all.
     ///
     /// `ahead_bytes` is what has been handed over since every outbox was last written. It stays below a quarter
@@ -313,14 +320,10 @@ impl Worker {
         }
     }
 
-    /// Tells to go whoever has to, since the last tick.
+    /// Tells everybody to go once the node has come so far.
     fn send_away(&self, hub: &mut Hub, now: Moment) {
-        let window = self.node.drain.window;
-        while let Ok(shed) = self.sheds.borrow_mut().try_recv() {
-            hub.drain_some(|staying| shed.part_of(staying), window, now);
-        }
         if self.node.phase() == Phase::Draining && !self.is_draining.replace(true) {
-            hub.drain(window, now);
+            hub.drain(self.node.drain.window, now);
         }
     }
 
@@ -383,6 +386,19 @@ impl Worker {
             }
         }
     }
+}
+
+/// Spawns what a worker cannot be without.
+fn spawn_vital(task: impl Future<Output = ()> + 'static) {
+    let running = actix_rt::spawn(task);
+    actix_rt::spawn(async move {
+        if running.await.is_err_and(|ended| ended.is_panic()) {
+            // Its sockets would stay open and hear nothing: better none than silent ones.
+            tracing::error!("a worker panicked: the node cannot go on");
+            log::flush();
+            std::process::abort();
+        }
+    });
 }
 
 /// How late the ticks came at worst, over the current window and the one before.

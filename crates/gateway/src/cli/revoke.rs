@@ -7,6 +7,7 @@ use awc::http::header;
 use causeway_broker::RedisBroker;
 use causeway_gateway::admin::REVOKE_PATH;
 use causeway_gateway::config::{Config, Given, Overrides, Sources};
+use causeway_gateway::control;
 use causeway_gateway::revocation::{self, RevokeRequest, Revoked};
 
 use super::{CliError, block_on, print};
@@ -63,7 +64,7 @@ fn through_redis(given: &Given, request: RevokeRequest) -> Result<(), CliError> 
     let redis = config.redis.ok_or("the configuration has no redis.url: revoke through the node instead")?;
     let revocation = request.meant_at(revocation::now())?;
     let broker = RedisBroker::start(redis)?;
-    block_on(revocation.announce(&*broker))?;
+    block_on(control::revoke(&*broker, &revocation))?;
     Ok(print(told(revocation.until()))?)
 }
 
