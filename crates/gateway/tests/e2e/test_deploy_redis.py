@@ -13,6 +13,7 @@ from support import tokens
 from support.cluster import ask
 from support.facts import ROOT, in_force, usable
 from support.node import Node
+from support.operator import Operator
 from support.process import PATIENCE, eventually
 from support.redis_server import RedisServer
 from support.requests import bearer
@@ -107,7 +108,7 @@ def test_t31_the_keys_of_the_nodes_are_not_spare(server, node, operator):
 
 async def everything_a_node_does(server, node, operator, topic, patience):
     """Subscribes, hears, publishes, revokes, loses the link and comes back, tries out the connection it has and keeps it,
-    reads what it missed, unsubscribes. Another that starts reads what was before it."""
+    reads what it missed, unsubscribes. Another that starts reads what was before it, and orders something of the first."""
 
     async def publish(payload):
         headers = bearer(tokens.token(publish=["**"]))
@@ -142,6 +143,10 @@ async def everything_a_node_does(server, node, operator, topic, patience):
 
     with Node(f"late-{topic}", node.directory, server.url, {"redis": {"topic_prefix": PREFIX}}) as late:
         assert is_revoked(late, f"told in {topic}")
+        async with Subscriber(node.connect_url()) as subscriber:
+            meant = {key: subscriber.welcome[key] for key in ("session", "node")}
+            await asyncio.to_thread(Operator(late).post, "/admin/disconnect", **meant)
+            assert await subscriber.closed() == 4403
 
 
 def revoke(node, subject):
@@ -170,6 +175,8 @@ def refusals(operator):
         ("causeway", "SUBSCRIBE causeway:orders.42 causeway:_canary.node-a"),
         ("causeway", "UNSUBSCRIBE causeway:orders.42"),
         ("causeway", "PUBLISH causeway:_canary.node-a 1"),
+        ("causeway", "SUBSCRIBE causeway:_causeway.control"),
+        ("causeway", "PUBLISH causeway:_causeway.control 1"),
         ("causeway", "PING"),
         ("causeway", "UNWATCH"),
         ("causeway", "XADD causeway:_causeway.revoked * entry 1"),
@@ -194,7 +201,7 @@ def test_t31_what_is_meant_is_allowed(operator, user, command):
         ("publisher", "PUBLISH causeway:_canary.node-a 1"),
         ("causeway", "XADD causeway:orders.42 * entry 1"),
         ("causeway", "XRANGE another:_causeway.revoked - +"),
-        ("publisher", "PUBLISH causeway:_causeway.revoked 1"),
+        ("publisher", "PUBLISH causeway:_causeway.control 1"),
         ("publisher", "XADD causeway:_causeway.revoked * entry 1"),
         ("publisher", "PUBLISH another:orders.42 1"),
         ("publisher", "SUBSCRIBE causeway:orders.42"),

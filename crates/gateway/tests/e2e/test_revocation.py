@@ -16,6 +16,9 @@ from test_commands import causeway
 
 _names = itertools.count(1)
 
+# What nodes tell each other, and the log of what is revoked.
+RESERVED = ["_causeway.control", "_causeway.revoked"]
+
 
 @pytest.fixture
 def name():
@@ -182,28 +185,36 @@ def test_only_whoever_may_act_on_a_node_may_revoke(tmp_path):
 
 def test_clients_can_neither_revoke_nor_listen(cluster, name):
     token = tokens.token(subscribe=["**", "_causeway.*"], publish=["**", "_causeway.*"])
-    forged = json.dumps({"whose": {"subject": name}, "until": int(time.time()) + 600})
+    forged = json.dumps({"revoke": {"whose": {"subject": name}, "until": int(time.time()) + 600}})
 
     async def story():
         async with Subscriber(cluster.nodes[0].connect_url(), ["orders.1"], token) as client:
-            reply = await client.command("subscribe", topics=["_causeway.revoked"])
-            assert [refused["code"] for refused in reply["refused"]] == ["forbidden"]
-            reply = await client.command("publish", topic="_causeway.revoked", data=json.loads(forged))
-            assert reply["code"] == "forbidden"
+            for topic in RESERVED:
+                reply = await client.command("subscribe", topics=[topic])
+                assert [refused["code"] for refused in reply["refused"]] == ["forbidden"]
+                reply = await client.command("publish", topic=topic, data=json.loads(forged))
+                assert reply["code"] == "forbidden"
 
     asyncio.run(story())
-    assert ask(cluster.nodes[0].public, "POST", "/v1/topics/_causeway.revoked", bearer(token), forged)[0] == 403
+    for topic in RESERVED:
+        assert ask(cluster.nodes[0].public, "POST", f"/v1/topics/{topic}", bearer(token), forged)[0] == 403
     assert ask(cluster.nodes[0].public, "POST", "/admin/revoke", {"Content-Type": "application/json"}, b"{}")[0] == 404
     assert verdict(cluster.nodes[0], tokens.token(sub=name)) == 204
 
 
 def test_what_others_publish_there_harms_nobody(cluster, name):
-    garbage = ["", "{", "null", '{"whose":"everybody"}', '{"whose":"everybody","until":1e999}', "x" * 70_000, b"\xff\0"]
+    entries = ["", "{", "null", '{"whose":"everybody"}', '{"whose":"everybody","until":1e999}', "x" * 70_000, b"\xff\0"]
+    told = [*entries, *(f'{{"revoke":{entry}}}' for entry in entries if isinstance(entry, str)), '{"revoke":{},"order":{}}']
 
     async def story():
         async with together(on_both(cluster, tokens.token(sub=name))) as clients:
-            for payload in garbage:
-                cluster.publish("_causeway.revoked", payload)
+            for payload in told:
+                cluster.publish("_causeway.control", payload)
+            with cluster.redis.client() as redis:
+                for entry in entries:
+                    redis.xadd("_causeway.revoked", {"entry": entry})
+                # So that the log is read.
+                redis.client_kill_filter(_type="pubsub")
             await asyncio.to_thread(revoke, cluster.nodes[0], subject=f"{name}-other")
             for node in cluster.nodes:
                 await eventually(lambda: verdict(node, tokens.token(sub=f"{name}-other")) == 401, "a good one is heard")  # noqa: B023

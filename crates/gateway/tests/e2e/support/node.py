@@ -39,7 +39,7 @@ class Node(Process):
 
     def __init__(self, name, directory, redis_url, settings=None):
         super().__init__(name, directory)
-        places = {"listen": f"{self.address}:0", "admin_listen": f"{self.address}:0"}
+        places = {"node": name, "listen": f"{self.address}:0", "admin_listen": f"{self.address}:0"}
         if redis_url:
             places["redis"] = {"url": redis_url}
         self.settings = laid_over(laid_over(SETTINGS, places), settings or {})
