@@ -8,16 +8,18 @@ import socket
 import subprocess
 import time
 
-_addresses = itertools.count(1)
+_addresses = itertools.count()
 
 # In seconds. Only a story that fails waits for so long; one that passes on a starved machine is not to fail for that.
 PATIENCE = 60.0
 
 
 def own_address():
-    """A loopback address nobody else uses: no port of it can collide with an outgoing connection or another run."""
+    """A loopback address nobody else uses: no port of it can collide with an outgoing connection or another run.
+
+    A run has 254 of them; after those the first come again, whose processes have ended long since."""
     pid, number = os.getpid(), next(_addresses)
-    return f"127.{64 + (pid >> 8) % 128}.{pid % 256}.{number}"
+    return f"127.{64 + (pid >> 8) % 128}.{pid % 256}.{number % 254 + 1}"
 
 
 def free_port(address):
