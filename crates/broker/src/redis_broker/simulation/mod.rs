@@ -59,17 +59,20 @@ const DELAY_MAX: Duration = Duration::from_millis(5);
 /// silence, and 1 s because silence is counted in halves; and what was under way arrives still.
 const NOTICED_WITHIN: Duration = Duration::from_millis(5100);
 
-/// How long after the network is well again everything is live: a link that vanished is noticed, or an attempt to
-/// connect that hangs is given up within 2 s; the pause before the next takes 1.5 s at most; and the rest is some
-/// round trips.
-const HEALED_WITHIN: Duration = Duration::from_secs(7);
+/// How long it takes until everything is live when Redis can be reached: a pause of 1.5 s at most and some round trips.
+const BACK_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long an attempt to connect is waited for.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long after its refusal a topic that is allowed now is live.
 const ALLOWED_WITHIN: Duration = REFUSED_PAUSE.saturating_add(Duration::from_secs(1));
 
 /// What every run must have met, or it has proved less than it seems.
-const MUST_BE_MET: &str = "live, live again, message, link lost, dropped, dropped while lost, \
+const MUST_BE_MET: &str = "live, live again, message, link lost, dropped, dropped while lost, overflow, too large, \
     PING, UNSUBSCRIBE, a batch refused, a topic refused, sour to PING, sour to a subscription, \
+    connection refused, connection never made, connection without a greeting, \
+    commands held up, answers held up, vanished, \
     cut before a confirmation, cut among commands, cut among answers";
 
 #[test]
@@ -120,8 +123,7 @@ fn play(seed: u64, is_told: bool) -> Played {
         }
         world.heal().await;
         world.settle().await;
-        let redis = world.redis();
-        Played { met: &world.met | &redis.met, commands: redis.commands.finish() }
+        world.played()
     })
 }
 
@@ -159,8 +161,11 @@ impl World {
         let transit_max = if random.random() { LATENCY_MAX + DELAY_MAX } else { Duration::from_secs(3600) };
         let topic_prefix = ["", "app:"][random.random_range(0..2)];
         let shared = Arc::new(Shared::new(PAYLOAD_BYTES_MAX));
-        let config =
-            RedisConfig { topic_prefix: topic_prefix.to_owned(), ..RedisConfig::new("redis://simulated") };
+        let config = RedisConfig {
+            topic_prefix: topic_prefix.to_owned(),
+            command_deadline: CONNECT_DEADLINE,
+            ..RedisConfig::new("redis://simulated")
+        };
         let pauses = SmallRng::seed_from_u64(random.random());
         let supervisor = Supervisor::new(address.clone(), &config, Arc::clone(&shared), pauses);
         let workers = (0..random.random_range(1..=3)).map(|_| Worker::new(&shared, &mut random)).collect();
@@ -200,6 +205,14 @@ impl World {
         };
         self.note(format_args!("{what}"));
         event(self);
+    }
+
+    fn played(&self) -> Played {
+        let (redis, report) = (self.redis(), self.shared.totals.report());
+        let mut met = &self.met | &redis.met;
+        met.extend((report.dropped_overload > 0).then_some("overflow"));
+        met.extend((report.dropped_too_large > 0).then_some("too large"));
+        Played { met, commands: redis.commands.finish() }
     }
 
     /// Part of the story, for who plays one history.

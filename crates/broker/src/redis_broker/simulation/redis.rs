@@ -5,12 +5,13 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future;
 use std::hash::{DefaultHasher, Hash};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, RedisError, RedisResult};
@@ -65,7 +66,7 @@ struct Client {
     /// Whether anything was done to this connection that may cost it its life.
     is_harmed: bool,
     /// Since when nothing that is sent to the node arrives any more.
-    is_deaf_since: Option<Instant>,
+    deaf_since: Option<Instant>,
 }
 
 /// Where the server is reached.
@@ -126,7 +127,12 @@ impl Redis {
                 self.refused.extend(arguments.iter().map(|channel| (channel.clone(), Instant::now())));
                 self.send(client, "-NOPERM No permissions to access a channel\r\n");
             }
-            "SUBSCRIBE" => arguments.iter().for_each(|channel| self.subscribe(client, channel)),
+            "SUBSCRIBE" => {
+                let mut channels: Vec<&String> = arguments.iter().collect();
+                // Redis does it in their order, and nobody promises that.
+                channels.shuffle(&mut self.random);
+                channels.into_iter().for_each(|channel| self.subscribe(client, channel));
+            }
             "UNSUBSCRIBE" => arguments.iter().for_each(|channel| self.unsubscribe(client, channel)),
             other => panic!("Redis does not know {other}"),
         }
@@ -175,15 +181,15 @@ impl Redis {
         self.clients.last().is_none_or(|client| client.is_harmed)
     }
 
-    /// For how long nothing has arrived at the node that was sent to it.
-    pub(super) fn deaf_for(&self) -> Duration {
-        let since = self.clients.last().and_then(|client| client.is_deaf_since);
-        since.map_or(Duration::ZERO, |since| since.elapsed())
+    /// For how long nothing has arrived at the node that was sent to it, if nothing does.
+    pub(super) fn deaf_for(&self) -> Option<Duration> {
+        self.clients.last()?.deaf_since.map(|since| since.elapsed())
     }
 
     /// What the node's link sends does not arrive for now.
     pub(super) fn stall_up(&mut self) {
         if let Some(client) = self.clients.last_mut() {
+            self.met.insert("commands held up");
             client.is_harmed = true;
             client.wire.lock().unwrap().up.stall();
         }
@@ -193,7 +199,8 @@ impl Redis {
     pub(super) fn stall_down(&mut self) {
         if let Some(client) = self.clients.last_mut() {
             client.is_harmed = true;
-            client.is_deaf_since.get_or_insert_with(Instant::now);
+            self.met.insert("answers held up");
+            client.deaf_since.get_or_insert_with(Instant::now);
             client.wire.lock().unwrap().down.stall();
         }
     }
@@ -201,8 +208,9 @@ impl Redis {
     /// Nothing arrives on the node's link from here on, and nobody says so.
     pub(super) fn vanish(&mut self) {
         if let Some(client) = self.clients.last_mut() {
+            self.met.insert("vanished");
             client.is_harmed = true;
-            client.is_deaf_since.get_or_insert_with(Instant::now);
+            client.deaf_since.get_or_insert_with(Instant::now);
             client.wire.lock().unwrap().vanish();
         }
     }
@@ -229,7 +237,7 @@ impl Redis {
             }
             wire.cut(up_bytes, down_bytes, how);
             client.is_harmed = true;
-            client.is_deaf_since.get_or_insert_with(Instant::now);
+            client.deaf_since.get_or_insert_with(Instant::now);
         }
     }
 
@@ -265,7 +273,7 @@ impl Redis {
             let wire = &mut *client.wire.lock().unwrap();
             wire.up.go_on();
             if wire.down.go_on() {
-                client.is_deaf_since = None;
+                client.deaf_since = None;
             }
         }
     }
@@ -301,10 +309,17 @@ impl Address {
         match redis.door {
             Door::Open => {}
             Door::Refused => {
-                return Some(Err(RedisError::from(std::io::Error::from(ErrorKind::ConnectionRefused))));
+                redis.met.insert("connection refused");
+                return Some(Err(RedisError::from(io::Error::from(ErrorKind::ConnectionRefused))));
             }
-            Door::Hung => return None,
-            Door::Mute => wire.down.stall(),
+            Door::Hung => {
+                redis.met.insert("connection never made");
+                return None;
+            }
+            Door::Mute => {
+                redis.met.insert("connection without a greeting");
+                wire.down.stall();
+            }
         }
         let wire = Arc::new(Mutex::new(wire));
         redis.clients.retain(|client| !client.wire.lock().unwrap().is_hung_up);
@@ -315,7 +330,7 @@ impl Address {
             confirmed: BTreeMap::new(),
             kept: BTreeSet::new(),
             is_harmed: redis.door == Door::Mute,
-            is_deaf_since: None,
+            deaf_since: None,
         });
         Some(Ok(Socket { wire, stirred: Arc::clone(&self.stirred) }))
     }
