@@ -28,6 +28,8 @@ mod inbox;
 mod interest;
 mod pulse;
 mod redis_broker;
+#[cfg(test)]
+mod seeds;
 mod totals;
 mod workers;
 

@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::seeds;
 
 /// What is on its way between the node and Redis, each way in order.
 #[derive(Default)]
@@ -238,13 +239,12 @@ impl World {
 
 #[test]
 fn no_history_makes_a_topic_live_unconfirmed_or_leaves_one_behind() {
-    for seed in 0..1000 {
-        println!("seed {seed}");
+    seeds::play("no_history_makes_a_topic_live", 1000, |seed| {
         let mut world = World::new(seed);
         for _ in 0..400 {
             world.step();
         }
         world.calm_down();
         world.assert_settled();
-    }
+    });
 }

@@ -43,7 +43,7 @@ use self::worker::Worker;
 use super::supervisor::Supervisor;
 use super::{RedisConfig, Shared};
 use crate::interest::REFUSED_PAUSE;
-use crate::{Interest, Ticket};
+use crate::{Interest, Ticket, seeds};
 
 const HISTORIES: u64 = 10_000;
 const STEPS: usize = 25;
@@ -77,46 +77,24 @@ const MUST_BE_MET: &str = "live, live again, message, link lost, dropped, droppe
 
 #[test]
 fn whatever_happens_to_the_link_nothing_is_lost_in_silence() {
-    let number = |name: &str| std::env::var(name).ok().map(|value| value.parse().expect("a number"));
-    if let Some(seed) = number("CAUSEWAY_SEED") {
-        play(seed, true);
-        return;
-    }
     let mut met = BTreeSet::new();
-    for seed in 0..number("CAUSEWAY_HISTORIES").unwrap_or(HISTORIES) {
-        met.extend(play(seed, false).met);
-    }
+    seeds::play("whatever_happens_to_the_link", HISTORIES, |seed| met.extend(play(seed).met));
     let missing: Vec<&str> = MUST_BE_MET.split(", ").filter(|label| !met.contains(label)).collect();
-    assert!(missing.is_empty(), "never met: {missing:?}");
+    assert!(missing.is_empty() || seeds::is_one(), "never met: {missing:?}");
 }
 
 #[test]
 fn a_history_is_its_seed() {
     for seed in 0..20 {
-        assert_eq!(play(seed, false).commands, play(seed, false).commands);
+        assert_eq!(play(seed).commands, play(seed).commands);
     }
 }
 
-/// Tells how to see a failure again.
-struct Replay(u64);
-
-impl Drop for Replay {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let seed = self.0;
-            eprintln!(
-                "to see this again: CAUSEWAY_SEED={seed} cargo nextest run -p causeway-broker whatever_happens_to_the_link"
-            );
-        }
-    }
-}
-
-fn play(seed: u64, is_told: bool) -> Played {
-    let _replay = Replay(seed);
+fn play(seed: u64) -> Played {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let mut world = World::new(seed, is_told);
+        let mut world = World::new(seed);
         for _ in 0..STEPS {
             world.step();
             world.pass_some_time().await;
@@ -154,7 +132,7 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, is_told: bool) -> Self {
+    fn new(seed: u64) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
         let latency = random.random_range(Duration::from_millis(1)..LATENCY_MAX);
         let address = Address::new(random.random(), latency);
@@ -170,7 +148,7 @@ impl World {
         let supervisor = Supervisor::new(address.clone(), &config, Arc::clone(&shared), pauses);
         let workers = (0..random.random_range(1..=3)).map(|_| Worker::new(&shared, &mut random)).collect();
         Self {
-            is_told,
+            is_told: seeds::is_one(),
             began: Instant::now(),
             random,
             address,
