@@ -46,16 +46,20 @@ impl Deflater {
     /// The bytes it gives back take no more memory than they are long. Takes about 10 µs for a kilobyte.
     pub fn compress(&mut self, frame: &[u8]) -> Option<Bytes> {
         let payload = &frame[unmasked_header_len(frame)..];
-        if self.scratch.len() < payload.len() {
-            self.scratch.resize(payload.len(), 0);
+        let room = deflated_bytes_max(payload.len());
+        if self.scratch.len() < room {
+            self.scratch.resize(room, 0);
         }
         let deflate = self.deflate.get_or_insert_with(|| Deflate::new(LEVEL, false, WINDOW_BITS));
         deflate.reset();
-        // Where there is room left the flush is complete; where there is none, compressing has saved nothing.
-        let room = &mut self.scratch[..payload.len()];
-        let is_good = deflate.compress(payload, room, DeflateFlush::SyncFlush).is_ok();
+        let outcome = deflate.compress(payload, &mut self.scratch[..room], DeflateFlush::SyncFlush);
         let len = deflate.total_out() as usize;
-        let compressed = (is_good && len < payload.len()).then(|| {
+        if outcome.is_err() || len == room {
+            // What zlib-rs has not handed out when it is reset takes room from the next streams, until there is none
+            // left and it panics (zlib-rs 0.6.8, `Pending::reset_keep`). It is never cut short.
+            self.deflate = None;
+        }
+        let compressed = (self.deflate.is_some() && len < payload.len()).then(|| {
             let sent = self.scratch[..len].strip_suffix(&FLUSH_END).expect("a flushed stream ends so");
             let mut builder = FrameBuilder::new(sent.len());
             builder.put(sent);
@@ -66,6 +70,12 @@ impl Deflater {
         }
         compressed
     }
+}
+
+/// More than compressing can make of `len` bytes: fixed codes take 9 bits for some (RFC 1951 §3.2.6), each block has its
+/// header, and the stream its end.
+pub(super) fn deflated_bytes_max(len: usize) -> usize {
+    len + len / 8 + 64
 }
 
 impl fmt::Debug for Deflater {
@@ -296,6 +306,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_given_up_leaves_nothing_behind() {
+        // Of each, a compressor may keep what it has not handed out.
+        let mut state = 1_u32;
+        let mut noise = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        let (mut deflater, text) = (Deflater::default(), b"what was said ".repeat(20));
+        let expected = compressed(&mut deflater, &text).unwrap();
+        for _ in 0..1000 {
+            let noise: Vec<u8> = (0..256).map(|_| noise()).collect();
+            assert_eq!(compressed(&mut deflater, &noise), None);
+            assert_eq!(compressed(&mut deflater, &text).as_ref(), Some(&expected));
+        }
+    }
+
+    #[test]
     fn a_large_message_leaves_no_large_buffer_behind() {
         let mut deflater = Deflater::default();
         compressed(&mut deflater, &[b'0'; 1 << 20]).unwrap();
@@ -310,6 +337,11 @@ mod tests {
         (words, 1..200_usize).prop_map(|(words, times)| words.concat().repeat(times).into_bytes())
     }
 
+    /// Bytes that can be compressed a little, or not at all.
+    fn noises() -> impl Strategy<Value = Vec<u8>> {
+        (100_u8..=255).prop_flat_map(|most| prop::collection::vec(0..most, 20..600))
+    }
+
     proptest! {
         #[test]
         fn what_was_compressed_is_read_back_whatever_came_before(texts in prop::collection::vec(texts(), 1..4)) {
@@ -319,6 +351,16 @@ mod tests {
                     prop_assert!(payload.len() < text.len());
                     prop_assert_eq!(&inflater.inflate(&payload, text.len()), &Ok(text.clone()));
                     prop_assert_eq!(inflater.inflate(&payload, text.len() - 1), Err(Uninflatable::TooBig));
+                }
+            }
+        }
+
+        #[test]
+        fn what_becomes_hardly_shorter_leaves_nothing_behind(texts in prop::collection::vec(noises(), 2..20)) {
+            let (mut deflater, mut inflater) = (Deflater::default(), Inflater::default());
+            for text in texts {
+                if let Some(payload) = compressed(&mut deflater, &text) {
+                    prop_assert_eq!(inflater.inflate(&payload, text.len()), Ok(text));
                 }
             }
         }

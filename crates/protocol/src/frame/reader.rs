@@ -14,7 +14,7 @@
 use std::borrow::Cow;
 use std::mem;
 
-use super::deflate::{Inflater, Uninflatable};
+use super::deflate::{Inflater, Uninflatable, deflated_bytes_max};
 use super::header::{HEADER_BYTES_MAX, Header, Opcode};
 use super::mask;
 use crate::CloseCode;
@@ -55,10 +55,9 @@ impl Default for FrameLimits {
 }
 
 impl FrameLimits {
-    /// The longest compressed message. What cannot be compressed grows in the attempt: fixed codes take 9 bits for
-    /// some bytes (RFC 1951 §3.2.6), and each block has its header.
+    /// The longest compressed message: what cannot be compressed grows in the attempt.
     fn deflated_bytes_max(&self) -> usize {
-        self.message_bytes_max + self.message_bytes_max / 8 + 64
+        deflated_bytes_max(self.message_bytes_max)
     }
 }
 
