@@ -14,8 +14,8 @@ use causeway_protocol::frame::{FrameReader, Message};
 use crate::socket::Socket;
 use crate::worker::Worker;
 
-/// How often a connection reads before others have their turn.
-const READS_PER_TURN: usize = 4;
+/// How often a connection reads before others have their turn; the second read mostly finds that there is no more.
+const READS_PER_TURN: usize = 2;
 
 pub(crate) struct Connection {
     worker: Rc<Worker>,
@@ -35,7 +35,7 @@ impl Connection {
             return;
         }
         self.worker.hub.borrow_mut().heard(self.key);
-        loop {
+        while !self.is_flood() {
             let limits = self.worker.frame_limits.get();
             let outcome = match self.reader.next(&mut bytes, &limits) {
                 // Whoever is being closed is not worth the time.
@@ -85,6 +85,11 @@ impl Connection {
 
     fn is_open(&self) -> bool {
         self.worker.hub.borrow().is_open(self.key)
+    }
+
+    /// Then what comes is thrown away unread, until the client has gone or its time to go is over.
+    fn is_flood(&self) -> bool {
+        self.worker.hub.borrow().is_flooded_by(self.key)
     }
 
     fn close(&self, code: CloseCode) {

@@ -39,8 +39,9 @@ const OFFERS_PER_TURN: usize = 32 * 1024;
 const BYTES_PER_OFFER: usize = 64;
 /// How many sockets are written to before others have their turn: about a millisecond.
 const WRITES_PER_TURN: usize = 192;
-/// What one read can take. One buffer serves all connections of the thread.
-const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// What one read can take. Little, because there is no stopping within it, and so much of the dearest commands is a good
+/// part of a millisecond's work. One buffer serves all connections of the thread.
+const READ_BUFFER_BYTES: usize = 2 * 1024;
 /// What one write can gather.
 const WRITE_BUFFER_BYTES: usize = 32 * 1024;
 

@@ -246,6 +246,11 @@ impl Hub {
         }
     }
 
+    /// Whether the session was closed because it does not stop sending: nothing that it still says is worth reading.
+    pub fn is_flooded_by(&self, key: SessionKey) -> bool {
+        self.session(key).is_some_and(|session| session.too_fast > self.limits.commands_burst)
+    }
+
     /// The client sent a ping frame.
     pub fn pinged(&mut self, key: SessionKey, payload: &[u8], now: Moment) {
         if self.session(key).is_some_and(Session::is_open) && self.admit_command(key, now) {

@@ -93,6 +93,15 @@ def test_t3_a_flood_of_frames_ends_its_connection(node, kind):
         assert close_code(client.rest(may_reset=True)) == code
 
 
+def test_t3_a_flood_is_not_read_to_its_end(node):
+    """Eleven million pings, of which the node has had enough after two hundred."""
+    before = processor_seconds(node)
+    with RawClient(node.public).upgrade() as client:
+        client.send_as_long_as_it_is_taken(frame(FIN | PING) * (MIB // 6), 64)
+        assert close_code(client.rest(may_reset=True)) == 4429
+    assert processor_seconds(node) - before < 1
+
+
 def test_t3_floods_keep_nobody_waiting(node):
     """Floods on end, over new connections each time; a hundred others are answered all the while."""
 

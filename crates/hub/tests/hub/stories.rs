@@ -449,6 +449,22 @@ fn whoever_is_heard_stays() {
 }
 
 #[test]
+fn t3_a_session_that_does_not_stop_is_closed_and_not_listened_to() {
+    let limits = HubLimits { commands_per_second: 1, commands_burst: 10, ..HubLimits::default() };
+    let mut stage = Stage::new(limits);
+    let alice = stage.connect("alice");
+    stage.hears(alice);
+    let key = stage.key(alice);
+    for _ in 0..20 {
+        stage.hub.pinged(key, b"", stage.now());
+        assert!(!stage.hub.is_flooded_by(key));
+    }
+    stage.hub.pinged(key, b"", stage.now());
+    assert!(stage.hub.is_flooded_by(key));
+    assert_eq!(stage.hears(alice).last(), Some(&close(CloseCode::TooManyCommands)));
+}
+
+#[test]
 fn a_ping_frame_is_answered_with_its_payload() {
     let mut stage = stage();
     let alice = stage.connect("alice");
