@@ -43,6 +43,7 @@ def test_mutated_connections_leave_no_trace(cluster):
                 await asyncio.wait([running], timeout=0.05)
             await running
             after = await trace(node)
+            print(f"after {WARM_UP} connections: {before}; after {len(numbers)} more: {after}")
             assert after["descriptors"] == before["descriptors"], f"{before} became {after}"
             assert after["resident"] <= before["resident"] + KEPT_BYTES_MAX, f"{before} became {after}"
             assert node.child.poll() is None and "panicked" not in node.log()
