@@ -1,5 +1,7 @@
 """docs/reliability.md has a row for every threat and every fault, and names no test that is not there."""
 
+import importlib.machinery
+import importlib.util
 import re
 
 import pytest
@@ -48,6 +50,16 @@ def test_every_test_that_is_named_is_there():
     assert named - names_of_tests() == set()
     scripts = {script for script in re.findall(r"`(scripts/\w+)", text)}
     assert all((ROOT / script).is_file() for script in scripts), scripts
+
+
+def test_what_is_taken_away_is_there():
+    """And so is the test that must notice: scripts/mutations runs for too long to be run here."""
+    loader = importlib.machinery.SourceFileLoader("mutations", str(ROOT / "scripts/mutations"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("mutations", loader))
+    loader.exec_module(module)
+    for name, (file, line, _, test) in module.DEFENCES.items():
+        assert (ROOT / file).read_text().count(line) == 1, name
+        assert test in names_of_tests(), name
 
 
 def test_its_links_lead_somewhere():
