@@ -1,8 +1,7 @@
 """docs/reliability.md has a row for every threat and every fault, and names no test that is not there."""
 
-import importlib.machinery
-import importlib.util
 import re
+import runpy
 
 import pytest
 from support.documents import broken_links
@@ -54,10 +53,8 @@ def test_every_test_that_is_named_is_there():
 
 def test_what_is_taken_away_is_there():
     """And so is the test that must notice: scripts/mutations runs for too long to be run here."""
-    loader = importlib.machinery.SourceFileLoader("mutations", str(ROOT / "scripts/mutations"))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("mutations", loader))
-    loader.exec_module(module)
-    for name, (file, line, _, test) in module.DEFENCES.items():
+    defences = runpy.run_path(str(ROOT / "scripts/mutations"))["DEFENCES"]
+    for name, (file, line, _, test) in defences.items():
         assert (ROOT / file).read_text().count(line) == 1, name
         assert test in names_of_tests(), name
 
