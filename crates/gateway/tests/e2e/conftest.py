@@ -1,27 +1,6 @@
-import pathlib
-
 import pytest
 from support.cluster import running_cluster
-from support.node import binary
-from support.process import Process
-
-
-def pytest_sessionstart():
-    """Without the binary every story would fail in its own way; say it once."""
-    try:
-        assert pathlib.Path(binary()).is_file()
-    except (KeyError, AssertionError):
-        raise pytest.UsageError("CAUSEWAY_BIN must hold the path of the built binary") from None
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    """A failed story shows what every process it could have met has logged."""
-    report = yield
-    if report.failed:
-        for process in Process.running:
-            report.sections.append((f"log of {process.name}", process.log()[-10_000:]))
-    return report
+from support.stories import pytest_runtest_makereport, pytest_sessionstart  # noqa: F401  (pytest looks for them here)
 
 
 @pytest.fixture(scope="module")

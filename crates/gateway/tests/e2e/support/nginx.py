@@ -11,11 +11,15 @@ SHIPPED = pathlib.Path(__file__).parents[5] / "nginx" / "causeway.conf"
 
 
 class Nginx(Process):
-    """In front of two nodes or more, given as `address:port`. Those beyond the shipped two are like the second."""
+    """In front of two nodes or more, given as `address:port`. Those beyond the shipped two are like the second.
 
-    def __init__(self, directory, nodes):
+    `changes` are for stories that need a time to be shorter than the one that is shipped.
+    """
+
+    def __init__(self, directory, nodes, changes=None):
         super().__init__("nginx", directory)
         self.nodes = nodes
+        self.changes = changes or {}
         self.config = self.directory / "nginx.conf"
         self.access_log = self.directory / "access.log"
         self.error_log = self.directory / "error.log"
@@ -79,6 +83,7 @@ class Nginx(Process):
             "/etc/nginx/tls/causeway.crt": str(self.certificate),
             "/etc/nginx/tls/causeway.key": f"{self.directory}/causeway.key",
             "http {\n": f"http {{\n{scratch}",
+            **self.changes,
         }.items():
             assert text.count(shipped) == 1, f"{SHIPPED.name} has not exactly one {shipped!r}"
             text = text.replace(shipped, ours)

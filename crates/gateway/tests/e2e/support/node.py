@@ -7,6 +7,7 @@ import urllib.request
 
 from . import tokens
 from .process import PATIENCE, Process
+from .remains import assert_nothing_remains, at_rest
 
 ORIGIN = "https://app.example.com"
 
@@ -37,8 +38,8 @@ def binary():
 class Node(Process):
     """`settings` are laid over SETTINGS, table by table. Without a `redis_url`, it has its in-process broker."""
 
-    def __init__(self, name, directory, redis_url, settings=None):
-        super().__init__(name, directory)
+    def __init__(self, name, directory, redis_url, settings=None, **place):
+        super().__init__(name, directory, **place)
         places = {"node": name, "listen": f"{self.address}:0", "admin_listen": f"{self.address}:0"}
         if redis_url:
             places["redis"] = {"url": redis_url}
@@ -65,9 +66,18 @@ class Node(Process):
         self.admin = lines[1].removeprefix("admin http://")
         return True
 
-    def __exit__(self, *_):
-        # The drain is a story of its own; after the others it would only take its time.
-        self.kill()
+    def start(self):
+        super().start()
+        self.rest = at_rest(self)
+        return self
+
+    def __exit__(self, failure, *_):
+        try:
+            if failure is None and self in Process.running and self.child.poll() is None:
+                assert_nothing_remains(self)
+        finally:
+            # The drain is a story of its own; after the others it would only take its time.
+            self.kill()
 
     def connect_url(self):
         return f"ws://{self.public}/v1/connect"

@@ -47,15 +47,20 @@ async def eventually(condition, what, seconds=PATIENCE):
 
 
 class Process:
-    """Started by `start`, ended by `stop` or by leaving the `with`; may be started again after it ended."""
+    """Started by `start`, ended by `stop` or by leaving the `with`; may be started again after it ended.
+
+    `address` is where it listens, unless that is to be one of its own; `prefix` a command that becomes this one in the end,
+    such as `nsenter …`.
+    """
 
     running = []  # for the report of a failed story
 
-    def __init__(self, name, directory):
+    def __init__(self, name, directory, *, address=None, prefix=()):
         self.name = name
         self.directory = directory / name
         self.directory.mkdir()
-        self.address = own_address()
+        self.address = address or own_address()
+        self.prefix = list(prefix)
         self.stdout = self.directory / "stdout"
         self.stderr = self.directory / "stderr"
         self.child = None
@@ -72,7 +77,7 @@ class Process:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("CAUSEWAY_")}
         with open(self.stdout, "wb") as stdout, open(self.stderr, "ab") as stderr:
             self.child = subprocess.Popen(
-                self.command(), cwd=self.directory, env=environment,
+                [*self.prefix, *self.command()], cwd=self.directory, env=environment,
                 stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
             )
         Process.running.append(self)

@@ -6,14 +6,14 @@ from .process import Process, free_port
 
 
 class RedisServer(Process):
-    def __init__(self, directory):
-        super().__init__("redis", directory)
-        self.port = free_port(self.address)
+    def __init__(self, directory, name="redis", *, port=None, **place):
+        super().__init__(name, directory, **place)
+        self.port = port or free_port(self.address)
         self.where = f"{self.address}:{self.port}"
         self.url = f"redis://{self.where}"
 
     def command(self):
-        return ["redis-server", "--bind", self.address, "--port", str(self.port),
+        return ["redis-server", "--bind", self.address, "--port", str(self.port), "--protected-mode", "no",
                 "--save", "", "--appendonly", "no", "--dir", str(self.directory)]
 
     def ready(self):
