@@ -1,12 +1,9 @@
 //! The admin listener: what orchestrators, Prometheus and operators ask. Never to be reached from outside.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::middleware::from_fn;
-use actix_web::{Error, HttpRequest, HttpResponse, web};
-use actix_ws::{CloseReason, Message, MessageStream, Session};
-use futures_util::StreamExt;
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 
 use crate::admission::Addresses;
@@ -18,8 +15,10 @@ use crate::reload::{Reloaded, Reloader};
 use crate::revocation::{RevokeRequest, Revoked};
 
 pub(crate) mod access;
+mod feed;
 mod orders;
 mod sessions;
+mod snapshot;
 mod top;
 
 /// Where readiness is told; also what `causeway check --live` asks.
@@ -30,8 +29,6 @@ pub const EXPLAIN_PATH: &str = "/admin/explain";
 pub const ADDRESSES_PATH: &str = "/admin/addresses";
 /// Where tokens are revoked; also what `causeway revoke` asks.
 pub const REVOKE_PATH: &str = "/admin/revoke";
-/// How often the live feed tells.
-const FEED_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) fn routes(config: &mut web::ServiceConfig, node: &Arc<Node>, reloader: Option<&Arc<Reloader>>) {
     if let Some(reloader) = reloader {
@@ -39,16 +36,17 @@ pub(crate) fn routes(config: &mut web::ServiceConfig, node: &Arc<Node>, reloader
     }
     config
         .app_data(web::Data::from(Arc::clone(node)))
+        .app_data(web::Data::new(feed::Feeds::default()))
         .route("/livez", web::get().to(live))
         .route(READY_PATH, web::get().to(ready))
         .route("/metrics", web::get().to(metrics))
-        .route("/live", web::get().to(feed))
         // Everything that acts, or tells of single clients.
         .service(
             web::scope("/admin")
                 .wrap(from_fn(access::guard))
                 .app_data(web::JsonConfig::default().error_handler(|error, _| bad_question(&error).into()))
                 .app_data(web::QueryConfig::default().error_handler(|error, _| bad_question(&error).into()))
+                .route("/feed", web::get().to(feed::open))
                 .route("/explain", web::post().to(explain))
                 .route("/addresses", web::get().to(addresses))
                 .route("/sessions", web::get().to(sessions::list))
@@ -161,39 +159,4 @@ fn limit(said: Option<&str>, (most, usual): (usize, usize)) -> Result<usize, Rej
     limit.ok_or_else(|| {
         bad_question(&format_args!("limit is `{said}`: expected a whole number from 1 to {most}"))
     })
-}
-
-/// The live feed: a WebSocket that tells the node's figures every second, as JSON.
-async fn feed(
-    request: HttpRequest,
-    body: web::Payload,
-    node: web::Data<Node>,
-) -> Result<HttpResponse, Error> {
-    let (response, session, messages) = actix_ws::handle(&request, body)?;
-    actix_web::rt::spawn(tell(node, session, messages));
-    Ok(response)
-}
-
-/// Tells until the operator leaves.
-async fn tell(node: web::Data<Node>, mut session: Session, mut messages: MessageStream) {
-    let mut interval = tokio::time::interval(FEED_INTERVAL);
-    let reason: Option<CloseReason> = loop {
-        tokio::select! {
-            _ = interval.tick() => {
-                let figures = node.metrics.figures(node.broker.link());
-                let figures = serde_json::to_string(&figures).expect("numbers are JSON");
-                if session.text(figures).await.is_err() {
-                    return;
-                }
-            }
-            message = messages.next() => match message {
-                Some(Ok(Message::Ping(payload))) if session.pong(&payload).await.is_err() => return,
-                Some(Ok(Message::Close(reason))) => break reason,
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => break None,
-            }
-        }
-    };
-    // An operator who has gone needs no farewell.
-    let _ = session.close(reason).await;
 }

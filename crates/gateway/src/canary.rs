@@ -5,7 +5,7 @@
 //! answers pings and is too busy to publish. Only what comes back shows that messages do.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use causeway_broker::{Broker, Delivery};
@@ -28,9 +28,28 @@ const REMEMBERED_MAX: usize = 64;
 pub(crate) struct CanaryState {
     has_returned: AtomicBool,
     misses: AtomicU32,
+    /// Of the last that came back.
+    round_trip_us: AtomicU64,
 }
 
 impl CanaryState {
+    /// How long the last that came back was away.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        let round_trip = || Duration::from_micros(self.round_trip_us.load(Relaxed));
+        self.has_returned.load(Relaxed).then(round_trip)
+    }
+
+    /// How many in a row have not come back.
+    pub(crate) fn misses(&self) -> u32 {
+        self.misses.load(Relaxed)
+    }
+
+    fn returned(&self, after: Duration) {
+        self.round_trip_us.store(u64::try_from(after.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        self.has_returned.store(true, Relaxed);
+        self.misses.store(0, Relaxed);
+    }
+
     /// Why delivery cannot be believed to work, if so.
     pub(crate) fn trouble(&self) -> Option<&'static str> {
         if !self.has_returned.load(Relaxed) {
@@ -62,8 +81,7 @@ pub(crate) async fn run(broker: &dyn Broker, state: &CanaryState, metrics: &Metr
                     match delivery {
                         Delivery::Publication(publication, received) => {
                             if let Some(took) = canaries.returned(publication.payload(), received) {
-                                state.has_returned.store(true, Relaxed);
-                                state.misses.store(0, Relaxed);
+                                state.returned(took);
                                 metrics.canary_returned(took);
                             }
                         }
@@ -151,6 +169,7 @@ mod tests {
         let second = tokio::time::timeout(Duration::from_millis(100), run(&broker, &state, &metrics)).await;
         assert!(second.is_err(), "it goes on");
         assert_eq!(state.trouble(), None);
+        assert!(state.round_trip().is_some());
         state.misses.store(MISSES_MAX, Relaxed);
         assert!(state.trouble().is_some_and(|trouble| trouble.starts_with("three canaries")));
     }

@@ -5,7 +5,7 @@
 //! meanwhile.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use causeway_broker::{Broker, Delivery, PublishError};
@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use crate::node::Node;
 use crate::order::Order;
 use crate::revocation::{self, Revocation};
+use crate::roll_call::Answer;
 
 /// The reserved topic.
 const TOPIC: &str = "_causeway.control";
@@ -38,6 +39,10 @@ enum Told {
         life: u64,
         order: Order,
     },
+    /// Every node is to tell its figures.
+    Call,
+    /// One does.
+    Here(Answer),
 }
 
 /// Revokes on all nodes, those that come later included.
@@ -60,9 +65,18 @@ pub(crate) async fn order(node: &Node, order: &Order) -> Result<usize, PublishEr
     Ok(order.carry_out(node).await)
 }
 
-async fn tell(broker: &dyn Broker, told: &Told) -> Result<(), PublishError> {
+/// Asks all nodes for their figures. What they answer is in the roll call a moment later.
+pub(crate) fn call_roll(node: &Node) {
+    if node.roll_call.is_call_due(Instant::now()) {
+        // What becomes of it is seen by the answers.
+        drop(tell(&*node.broker, &Told::Call));
+    }
+}
+
+/// Like [`Broker::publish`], the call enqueues at once and the future only waits.
+fn tell(broker: &dyn Broker, told: &Told) -> impl Future<Output = Result<(), PublishError>> + use<> {
     let told = Bytes::from(serde_json::to_vec(told).expect("texts and numbers are JSON"));
-    broker.publish(topic(), told).await
+    broker.publish(topic(), told)
 }
 
 /// Follows what is told, for as long as it is polled.
@@ -70,6 +84,7 @@ pub(crate) async fn follow(node: Arc<Node>) {
     let inbox = node.broker.listen(&topic(), INBOX_BYTES);
     // Also where the topic is never live, because Redis's access rules refuse it, the log is read.
     let mut is_behind = true;
+    let mut next_sweep = Instant::now();
     loop {
         let pause = if is_behind { RETRY_PAUSE } else { SWEEP_INTERVAL };
         // Ends early when something has come in.
@@ -86,7 +101,11 @@ pub(crate) async fn follow(node: Arc<Node>) {
                 Delivery::LinkLost { .. } => {}
             }
         }
-        node.revocations.sweep(revocation::seconds_now());
+        // Not whenever something was told: there may be many revocations to look through.
+        if Instant::now() >= next_sweep {
+            node.revocations.sweep(revocation::seconds_now());
+            next_sweep = Instant::now() + SWEEP_INTERVAL;
+        }
         if is_behind {
             is_behind = !revocation::catch_up(&*node.broker, &node.revocations).await;
         }
@@ -103,6 +122,12 @@ async fn hear(node: &Node, told: &[u8]) {
             let sessions = order.carry_out(node).await;
             tracing::info!(%from, %order, sessions, "carried out another node's order");
         }
+        Ok(Told::Call) => {
+            if node.roll_call.is_answer_due(Instant::now()) {
+                drop(tell(&*node.broker, &Told::Here(Answer::of(node))));
+            }
+        }
+        Ok(Told::Here(answer)) => node.roll_call.note(answer, Instant::now()),
         Err(error) => tracing::warn!(%error, "what was told is not understood, and not followed"),
     }
 }

@@ -133,7 +133,8 @@ fn deflate(headers: &HeaderMap) -> Result<Option<DeflateAgreement>, Rejection> {
     DeflateAgreement::reach(offered).map_err(|_| malformed)
 }
 
-fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+/// What is offered, in its order.
+pub(crate) fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|offered| !offered.is_empty())
 }

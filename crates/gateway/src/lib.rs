@@ -33,6 +33,7 @@ mod drain;
 mod entrance;
 mod handshake;
 mod order;
+mod roll_call;
 mod settings;
 mod socket;
 mod upgrade;

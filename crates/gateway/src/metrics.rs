@@ -10,17 +10,16 @@ use causeway_hub::{ClassCounts, HubCounters, HubGauges, PublishOutcome};
 use causeway_protocol::frame::DeflateCounts;
 use causeway_protocol::{CloseCode, CommandOp, ErrorCode, GapReason};
 use prometheus::process_collector::ProcessCollector;
-use prometheus::proto::MetricFamily;
 use prometheus::{
     Encoder, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
-use serde::Serialize;
 
 use self::latency::LatencyHistogram;
 use self::series::Series;
 use crate::rejection::Rejection;
 use crate::token::TokenError;
 
+pub(crate) mod figures;
 mod latency;
 mod series;
 
@@ -81,19 +80,6 @@ pub struct NodeReport {
     pub log_lines_lost: u64,
     /// What the broker says.
     pub link: LinkReport,
-}
-
-/// What the live feed tells: totals since the start, and what there is now.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Figures {
-    connections: u64,
-    subscriptions: u64,
-    topics: u64,
-    messages_received: u64,
-    messages_sent: u64,
-    bytes_sent: u64,
-    gaps: u64,
-    redis_link_up: bool,
 }
 
 /// What workers report.
@@ -300,27 +286,6 @@ impl Metrics {
         self.canary_misses.set(misses.into());
     }
 
-    /// The main figures, for the live feed.
-    pub(crate) fn figures(&self, link: LinkReport) -> Figures {
-        let worker_sum = |series: &IntGaugeVec| {
-            let families = prometheus::core::Collector::collect(series);
-            let workers = families.iter().flat_map(MetricFamily::get_metric);
-            workers.map(|worker| worker.get_gauge().get_value() as u64).sum()
-        };
-        let gaps =
-            GapReason::ALL.iter().map(|reason| self.workers.gaps.with_label_values(&[reason.name()]).get());
-        Figures {
-            connections: worker_sum(&self.workers.connections),
-            subscriptions: worker_sum(&self.workers.subscriptions),
-            topics: link.topics,
-            messages_received: link.messages_received,
-            messages_sent: self.workers.messages_sent.get(),
-            bytes_sent: self.workers.bytes_sent.get(),
-            gaps: gaps.sum(),
-            redis_link_up: link.up,
-        }
-    }
-
     /// The exposition, in Prometheus' text format.
     pub fn render(&self, node: &NodeReport) -> Vec<u8> {
         self.link.copy(&node.link);
@@ -524,7 +489,7 @@ impl LinkMetrics {
                 .counter("causeway_redis_reconnects_total", "How often the lost link was established again."),
             topics: series.gauge(
                 "causeway_redis_topics",
-                "Topics this node is subscribed to at the broker, or trying to be; two are its own, for canaries and revocations.",
+                "Topics this node is subscribed to at the broker, or trying to be; two are its own, for canaries and for what nodes tell each other.",
             ),
             messages_received: series
                 .counter("causeway_messages_received_total", "Messages that arrived from the broker."),

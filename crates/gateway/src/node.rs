@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 use std::mem;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use actix_http::RequestHead;
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use causeway_broker::{Broker, EmbeddedBroker, PublishError, RedisBroker};
 use causeway_hub::{PublishOutcome, PublishPermit};
 use causeway_protocol::Pattern;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::field::Empty;
 
@@ -28,6 +29,7 @@ use crate::log::repeats::Repeats;
 use crate::metrics::{Metrics, NodeReport};
 use crate::rejection::Rejection;
 use crate::revocation::{self, REVOCATIONS_MAX, Revocation, Revocations, RevokeError, RevokeRequest};
+use crate::roll_call::RollCall;
 use crate::settings::Settings;
 use crate::token::{TokenError, Verified};
 use crate::traces;
@@ -36,7 +38,8 @@ use crate::traces;
 const STUCK_AFTER: Duration = Duration::from_secs(5);
 
 /// How far the node has come towards its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Open.
     Serving,
@@ -46,12 +49,20 @@ pub enum Phase {
     Draining,
 }
 
+/// When a node was told to stop, and how many clients it had then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopping {
+    pub(crate) since: Instant,
+    pub(crate) connections: usize,
+}
+
 /// One node.
 #[derive(Debug)]
 pub struct Node {
     pub(crate) name: Box<str>,
     /// Tells this process from another node of the same name.
     pub(crate) life: u64,
+    pub(crate) started: Instant,
     pub(crate) inbox_bytes: usize,
     pub(crate) admission: Arc<Admission>,
     pub(crate) revocations: Arc<Revocations>,
@@ -60,6 +71,7 @@ pub struct Node {
     pub(crate) budget: Budget,
     pub(crate) canary: CanaryState,
     pub(crate) repeats: Repeats,
+    pub(crate) roll_call: RollCall,
     pub(crate) topic_classes: Arc<[Pattern]>,
     pub(crate) drain: DrainGiven,
     pub(crate) descriptors: descriptors::Share,
@@ -68,6 +80,7 @@ pub struct Node {
     /// Whether there was a time when every key set was known.
     had_key_sets: AtomicBool,
     phase: watch::Sender<Phase>,
+    stopping: OnceLock<Stopping>,
 }
 
 impl Node {
@@ -88,6 +101,7 @@ impl Node {
         Ok(Arc::new(Self {
             name: mem::take(&mut config.node),
             life: rand::random(),
+            started: Instant::now(),
             inbox_bytes: config.inbox_bytes,
             admission: Arc::new(Admission::new(config.admission)),
             revocations: Arc::clone(&revocations),
@@ -96,6 +110,7 @@ impl Node {
             budget: Budget::new(config.budget_bytes),
             canary: CanaryState::default(),
             repeats: Repeats::default(),
+            roll_call: RollCall::default(),
             topic_classes: topic_classes.into(),
             drain: config.drain.clone(),
             descriptors,
@@ -103,6 +118,7 @@ impl Node {
             settings: watch::Sender::new(Arc::new(Settings::new(config, revocations))),
             had_key_sets: AtomicBool::new(false),
             phase: watch::Sender::new(Phase::Serving),
+            stopping: OnceLock::new(),
         }))
     }
 
@@ -227,8 +243,15 @@ impl Node {
         };
         if self.phase.send_if_modified(first) {
             self.admission.close();
-            tracing::info!(by, connections = self.admission.connections(), "stopping: draining connections");
+            let connections = self.admission.connections();
+            self.stopping.get_or_init(|| Stopping { since: Instant::now(), connections });
+            tracing::info!(by, connections, "stopping: draining connections");
         }
+    }
+
+    /// Since when nobody is let in any more, if so.
+    pub(crate) fn stopping(&self) -> Option<Stopping> {
+        self.stopping.get().copied()
     }
 
     /// Waits until nobody is let in any more.

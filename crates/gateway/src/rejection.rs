@@ -85,6 +85,9 @@ pub enum Rejection {
     /// A worker does not come round to answer an operator.
     #[error("worker {0} does not answer")]
     WorkerSilent(u16),
+    /// As many operators look at the node as can.
+    #[error("{0} live feeds are open, and there can be no more")]
+    TooManyFeeds(usize),
     /// The configuration cannot be reloaded.
     #[error("nothing has changed: {0}")]
     BadConfiguration(String),
@@ -118,9 +121,11 @@ impl Rejection {
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Draining | Self::NodeFull | Self::BrokerUnavailable | Self::WorkerSilent(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Draining
+            | Self::NodeFull
+            | Self::BrokerUnavailable
+            | Self::WorkerSilent(_)
+            | Self::TooManyFeeds(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooManyUpgrades { .. } | Self::TooManyConnections => StatusCode::TOO_MANY_REQUESTS,
             Self::OriginNotAllowed | Self::Forbidden | Self::AdminForbidden(_) => StatusCode::FORBIDDEN,
             Self::BadHandshake(_)
@@ -158,7 +163,7 @@ impl Rejection {
             Self::UnreadablePayload | Self::BadQuestion(_) => "malformed",
             Self::BrokerUnavailable => "broker_unavailable",
             Self::BrokerRefused => "broker_refused",
-            Self::TooManyRevocations(_) => "limit_exceeded",
+            Self::TooManyRevocations(_) | Self::TooManyFeeds(_) => "limit_exceeded",
             Self::WorkerSilent(_) => "internal",
             Self::BadConfiguration(_) => "bad_configuration",
             Self::NotFound => "not_found",
@@ -180,7 +185,7 @@ impl Rejection {
             |pause: Duration| Some(("retry-after", pause.as_secs_f64().ceil().max(1.0).to_string()));
         match self {
             Self::Draining => retry_after(Duration::from_secs(1)),
-            Self::NodeFull | Self::BrokerUnavailable | Self::TooManyConnections => {
+            Self::NodeFull | Self::BrokerUnavailable | Self::TooManyConnections | Self::TooManyFeeds(_) => {
                 retry_after(Duration::from_secs(5))
             }
             Self::TooManyUpgrades { retry_after: pause } => retry_after(*pause),

@@ -1,9 +1,11 @@
-//! Who may act on the admin listener (`/admin/…`). Probes, metrics and the live feed are open to all who reach it.
+//! Who may look and act on the admin listener (`/admin/…`). Probes and metrics are open to all who reach it.
 //!
-//! With a token in the configuration, whoever presents it may. Without one, only a listener on loopback lets
-//! anybody act, and then no page of a browser on that machine: a page cannot leave out its `Origin`, and a name
-//! that was made to resolve to loopback shows in `Host`.
+//! With a token in the configuration, whoever presents it may. No browser presents it by itself, so a foreign page
+//! cannot. Without one, only a listener on loopback lets anybody act, and then no page of a browser on that machine but
+//! its own: a page cannot leave out `Origin` where it acts or opens a WebSocket, nor `Sec-Fetch-Site` where it only asks,
+//! and a name that was made to resolve to loopback shows in `Host`.
 
+use std::borrow::Cow;
 use std::hint::black_box;
 use std::net::SocketAddr;
 
@@ -12,12 +14,19 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::middleware::Next;
 use actix_web::{Error, web};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::config::Secret;
 use crate::dev::DemoPage;
 use crate::entrance::bearer;
+use crate::handshake::subprotocols;
 use crate::node::Node;
 use crate::rejection::Rejection;
+
+/// A browser can give a WebSocket no header but the list of subprotocols. Behind this prefix it holds the token, in
+/// base64url: not every character of a token may stand in that list (RFC 6455 §4.1).
+const BEARER_PREFIX: &str = "causeway.bearer64.";
 
 /// What it takes to act.
 #[derive(Clone, Debug)]
@@ -44,10 +53,10 @@ impl AdminAccess {
     ///
     /// # Errors
     /// [`Rejection::AdminTokenNeeded`] or [`Rejection::AdminForbidden`].
-    fn check(&self, headers: &HeaderMap) -> Result<(), Rejection> {
+    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), Rejection> {
         match self {
-            Self::Token(Secret(token)) => match bearer(headers) {
-                Some(presented) if is_equal(presented.as_bytes(), token.as_bytes()) => Ok(()),
+            Self::Token(Secret(token)) => match presented(headers) {
+                Some(presented) if is_equal(&presented, token.as_bytes()) => Ok(()),
                 _ => Err(Rejection::AdminTokenNeeded),
             },
             Self::Loopback => check_no_foreign_page(headers),
@@ -56,6 +65,15 @@ impl AdminAccess {
             )),
         }
     }
+}
+
+/// The token in a header, or among the subprotocols that a WebSocket offers.
+fn presented(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
+    if let Some(token) = bearer(headers) {
+        return Some(token.as_bytes().into());
+    }
+    let token = subprotocols(headers).find_map(|offered| offered.strip_prefix(BEARER_PREFIX))?;
+    URL_SAFE_NO_PAD.decode(token).ok().map(Cow::from)
 }
 
 /// Refuses requests that pages of other origins could have made a browser send.
@@ -67,7 +85,11 @@ fn check_no_foreign_page(headers: &HeaderMap) -> Result<(), Rejection> {
     }
     let is_foreign =
         headers.contains_key(header::ORIGIN) && text(header::ORIGIN) != Some(&format!("http://{host}"));
-    if is_foreign {
+    // `none` is a person who typed the address.
+    let fetch_site = header::HeaderName::from_static("sec-fetch-site");
+    let comes_from_elsewhere =
+        headers.contains_key(&fetch_site) && !matches!(text(fetch_site), Some("same-origin" | "none"));
+    if is_foreign || comes_from_elsewhere {
         Err(Rejection::AdminForbidden("a page of another origin may not act here"))
     } else {
         Ok(())
@@ -121,16 +143,38 @@ mod tests {
     }
 
     #[test]
+    fn a_websocket_presents_the_token_as_a_subprotocol() {
+        let access = AdminAccess::new(Some(Secret("a/b=c d".to_owned())), ([10, 0, 0, 1], 1).into());
+        for (offered, expected) in [
+            ("causeway.feed.v1, causeway.bearer64.YS9iPWMgZA", 200),
+            ("causeway.feed.v1, causeway.bearer64.YS9iPWMgZB", 401),
+            ("causeway.feed.v1, causeway.bearer64.YS9iPWMg", 401),
+            ("causeway.feed.v1, causeway.bearer64.?", 401),
+            ("causeway.feed.v1, causeway.bearer64.", 401),
+            ("causeway.feed.v1, causeway.bearer.a/b=c d", 401),
+            ("causeway.feed.v1", 401),
+        ] {
+            assert_eq!(status(&access, &[("sec-websocket-protocol", offered)]), expected, "{offered}");
+        }
+    }
+
+    #[test]
     fn without_a_token_loopback_may_act_and_no_page_of_another_origin() {
         let access = AdminAccess::new(None, ([127, 0, 0, 1], 1).into());
         assert_eq!(status(&access, &[("host", "127.0.0.1:9090")]), 200);
         assert_eq!(status(&access, &[("host", "localhost:9090"), ("origin", "http://localhost:9090")]), 200);
+        for site in ["same-origin", "none"] {
+            assert_eq!(status(&access, &[("host", "127.0.0.1:9090"), ("sec-fetch-site", site)]), 200);
+        }
         for headers in [
             &[][..],
             &[("host", "evil.test:9090")],
             &[("host", "127.0.0.1:9090"), ("origin", "https://evil.test")],
             &[("host", "127.0.0.1:9090"), ("origin", "null")],
             &[("host", "127.0.0.1:9090"), ("origin", "http://127.0.0.1:8080")],
+            &[("host", "127.0.0.1:9090"), ("sec-fetch-site", "cross-site")],
+            // Another port of this machine is the same site.
+            &[("host", "127.0.0.1:9090"), ("sec-fetch-site", "same-site")],
         ] {
             assert_eq!(status(&access, headers), 403, "{headers:?}");
         }

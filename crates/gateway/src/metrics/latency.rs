@@ -32,6 +32,11 @@ impl LatencyHistogram {
         }
         self.0.sum_us.fetch_add(now.sum_us - before.sum_us, Relaxed);
     }
+
+    /// How many were in each bucket of [`LatencyCounts`].
+    pub(super) fn buckets(&self) -> Vec<u64> {
+        self.0.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect()
+    }
 }
 
 impl Collector for LatencyHistogram {

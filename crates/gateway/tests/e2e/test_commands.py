@@ -1,7 +1,6 @@
 """The `causeway` command beside `serve`: token, publish, check."""
 
 import asyncio
-import json
 import os
 import subprocess
 import tomllib
@@ -10,7 +9,6 @@ from support import tokens
 from support.node import Node, binary
 from support.process import PATIENCE, eventually
 from support.subscribers import Subscriber
-from websockets.asyncio.client import connect
 
 
 def causeway(*arguments, node, succeeds=True):
@@ -92,21 +90,3 @@ def test_a_bad_configuration_starts_nothing(tmp_path):
     config.write_text("[limits]\nconections = 5\n")
     done = subprocess.run([binary(), "serve", "--config", str(config)], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1 and "limits.conections" in done.stderr and "connections" in done.stderr, done.stderr
-
-
-def test_the_live_feed_tells_the_rates_of_a_node(cluster):
-    node = cluster.nodes[0]
-
-    async def story():
-        async with Subscriber(node.connect_url(), ["orders.1"]), connect(f"ws://{node.admin}/live", proxy=None) as feed:
-            told = {}
-
-            async def heard_of_both():
-                while told.get("subscriptions") != 1 or told.get("messages_sent", 0) < 1:
-                    told.update(json.loads(await feed.recv()))
-
-            cluster.publish("orders.1", "1")
-            await asyncio.wait_for(heard_of_both(), PATIENCE)
-            assert told["connections"] == 1 and told["redis_link_up"] is True
-
-    asyncio.run(story())
