@@ -17,6 +17,7 @@ use crate::revocation::{RevokeRequest, Revoked};
 pub(crate) mod access;
 mod feed;
 mod orders;
+mod page;
 mod sessions;
 mod snapshot;
 mod top;
@@ -40,6 +41,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig, node: &Arc<Node>, reloader
         .route("/livez", web::get().to(live))
         .route(READY_PATH, web::get().to(ready))
         .route("/metrics", web::get().to(metrics))
+        .configure(page::routes)
         // Everything that acts, or tells of single clients.
         .service(
             web::scope("/admin")

@@ -1,4 +1,5 @@
-//! Who may look and act on the admin listener (`/admin/…`). Probes and metrics are open to all who reach it.
+//! Who may look and act on the admin listener (`/admin/…`). Probes, metrics and the empty page are open to all who
+//! reach it.
 //!
 //! With a token in the configuration, whoever presents it may. No browser presents it by itself, so a foreign page
 //! cannot. Without one, only a listener on loopback lets anybody act, and then no page of a browser on that machine but

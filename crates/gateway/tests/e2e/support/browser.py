@@ -58,12 +58,27 @@ class Browser:
         field.clear()
         field.send_keys(text)
 
+    def press(self, key, on):
+        self.driver.find_element(By.CSS_SELECTOR, on).send_keys(key)
+
     def console(self):
         """What the console has got since it was last asked for."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def screenshot(self, path):
         assert self.driver.save_screenshot(str(path)), f"cannot write {path}"
+
+    def whole_screenshot(self, path):
+        """Of the page to its end, however far one would have to scroll."""
+        width, height = self.size
+        self._resize(width, max(height, self.driver.execute_script("return document.documentElement.scrollHeight")))
+        self.screenshot(path)
+        self._resize(width, height)
+
+    def wear(self, scheme):
+        """As if the person had switched to light or dark."""
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
 
     def log(self):
         """For the report of a failed story, as of a process."""
@@ -78,7 +93,8 @@ class Browser:
             profile = tempfile.TemporaryDirectory(prefix="causeway-browser-", ignore_cleanup_errors=True)
             self.driver = self._started(stack.enter_context(profile))
             stack.callback(self.driver.quit)
-            self._emulate()
+            self._resize(*self.size)
+            self.wear(self.scheme)
             Process.running.append(self)
             stack.callback(Process.running.remove, self)
             self._opened = stack.pop_all()
@@ -87,12 +103,9 @@ class Browser:
     def __exit__(self, *_):
         self._opened.close()
 
-    def _emulate(self):
-        width, height = self.size
+    def _resize(self, width, height):
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        scheme = {"name": "prefers-color-scheme", "value": self.scheme}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
 
     @staticmethod
     def _started(home):
