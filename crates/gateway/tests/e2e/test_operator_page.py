@@ -8,6 +8,7 @@ import json
 import threading
 
 import pytest
+from support import tokens
 from support.browser import Browser
 from support.cluster import running_cluster
 from support.node import Node
@@ -87,6 +88,57 @@ def test_an_action_asks_before_it_acts_and_then_ends_real_connections(page, node
     assert not errors(page)
 
 
+def test_a_session_is_found_and_ended(page, node):
+    async def story():
+        async with together([Subscriber(node.connect_url(), ["orders.1"], tokens.token(sub=name)) for name in ("alice", "bob")]) as (alice, bob):
+            await asyncio.to_thread(look, page, node)
+            until(lambda: page.each("#top", "!one.hidden") == [True], "what costs most is told")
+            page.choose("#topics-by", "by_subscribers")
+            await eventually(lambda: listed(page, "top-topics") == ["orders.1"], "the one topic leads")
+            page.click("#top-topics button.name")
+            await eventually(lambda: set(listed(page, "sessions")) == {session_of(alice), session_of(bob)}, "it leads to its sessions")
+            page.fill("#by-topic", "")
+            page.fill("#by-subject", "alice")
+            page.click("#search button.main")
+            await eventually(lambda: listed(page, "sessions") == [session_of(alice)], "one of them is looked for")
+
+            page.click("#sessions .acts-cell button:first-child")
+            page.fill("#ended-topic", "orders.1")
+            page.click("#ask-yes")
+            await eventually(lambda: alice.pushed("unsubscribed"), "the client is told that its subscription has ended")
+            await eventually(lambda: "unsubscribed from orders.1" in told(page)[0], "and so is the operator")
+
+            page.click("#sessions .acts-cell button:last-child")
+            page.choose("#code", "4401")
+            page.click("#ask-yes")
+            assert await alice.closed() == 4401
+            await eventually(lambda: "is disconnected" in told(page)[0], "the page says so")
+            await bob.settle()
+            assert bob.open and not bob.pushed("unsubscribed")
+
+    asyncio.run(story())
+    assert not errors(page)
+
+
+def test_a_subject_is_disconnected_on_all_nodes(page, doomed_cluster):
+    here, there = doomed_cluster.nodes
+
+    async def story():
+        clients = [Subscriber(node.connect_url(), ["orders.1"], tokens.token(sub="alice")) for node in (here, there)]
+        async with together(clients):
+            await asyncio.to_thread(look, page, here)
+            until(lambda: page.each("#sessions-card", "!one.hidden") == [True], "sessions can be searched")
+            page.fill("#by-subject", "alice")
+            page.click("#search button.main")
+            await eventually(lambda: page.text("#disconnect-subject") == "Disconnect alice everywhere …", "a subject is more than a session")
+            page.click("#disconnect-subject")
+            page.click("#ask-yes")
+            assert [await client.closed() for client in clients] == [4403, 4403]
+            await eventually(lambda: told(page)[0].startswith("Connections of alice that are ended on this node: 1."), "the page tells its node's part")
+
+    asyncio.run(story())
+
+
 def test_a_dialog_is_left_by_the_keyboard(page, node):
     look(page, node)
     for key, opened in [("\ue007", True), ("\ue00c", False)]:  # Enter, Escape
@@ -117,7 +169,7 @@ def test_with_a_token_the_page_shows_nothing_before_it_is_given(page, tmp_path):
     with Node("guarded", tmp_path, None, {"admin": {"token": TOKEN}}) as node:
         page.open(f"http://{node.admin}/")
         until(lambda: page.each("#token-form", "!one.hidden") == [True], "the page asks for the token")
-        assert page.text("#status") == "refused" and not page.text("#node")
+        assert page.text("#status") == "token needed" and not page.text("#node") and page.each("#all", "one.hidden") == [True]
         page.fill("#token", "another token")
         page.click("#token-form button")
         until(lambda: "The token was refused." in told(page), "another is refused")
@@ -227,6 +279,15 @@ def figure(page, tile):
 
 def detail(page, tile):
     return page.text(f"#{tile} .detail")
+
+
+def listed(page, table):
+    """The first column of a table."""
+    return [words for words in page.each(f"#{table} tbody tr", "one.cells[0].innerText.trim()") if words != "Nothing to tell."]
+
+
+def session_of(client):
+    return client.welcome["session"]
 
 
 def trace(page, tile):

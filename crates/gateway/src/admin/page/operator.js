@@ -20,8 +20,14 @@ function svg(tag, attributes = {}, ...children) {
   return node;
 }
 
+function button(words, act, attributes = {}) {
+  const node = element("button", { type: "button", ...attributes }, words);
+  node.onclick = act;
+  return node;
+}
+
 const cell = (content, attributes = {}) => element("td", attributes, content);
-const number = content => cell(content, { class: "number" });
+const number = (content, label) => cell(content, { class: "number", "data-label": label });
 
 /** A figure and its unit: [“12.3”, “k”]. Three digits are enough to judge by. */
 function scaled(value, step, units) {
@@ -392,6 +398,103 @@ function showDrain({ drain, connections }) {
   $("drain-bar").setAttribute("aria-valuenow", gone);
 }
 
+// ───────────────────────────── What costs most ─────────────────────────────
+
+const TOP_INTERVAL = 3000, TOP_ROWS = 8;
+
+const search = (field, value) => button(value, () => {
+  $("search").reset();
+  $(`by-${field}`).value = value;
+  findSessions();
+  $("sessions-card").scrollIntoView({ block: "nearest" });
+}, { class: "name", title: `Sessions with this ${field}` });
+
+const PER_SECOND = value => `${count(value)}/s`;
+const TOPIC_COLUMNS = [
+  ["Topic", one => cell(search("topic", one.topic))], ["Deliveries", one => number(PER_SECOND(one.messages_per_second))],
+  ["Payload", one => number(`${bytes(one.bytes_per_second)}/s`)], ["Subscribers", one => number(whole(one.subscribers))],
+];
+const CONNECTION_COLUMNS = [
+  ["Subject", one => cell(search("subject", one.subject))], ["Session", one => cell(one.session, { class: "mono spare" }), "spare"],
+  ["Messages", one => number(count(one.messages))], ["Bytes", one => number(bytes(one.bytes))], ["Waiting", one => number(bytes(one.queued_bytes))],
+];
+const TOPS = [
+  { table: "top-topics", select: "topics-by", of: "topics", measures: {
+    by_messages: ["deliveries", TOPIC_COLUMNS], by_bytes: ["payload", TOPIC_COLUMNS], by_subscribers: ["subscribers", TOPIC_COLUMNS],
+    by_drops: ["messages dropped", [TOPIC_COLUMNS[0], ["Dropped", one => number(whole(one.messages))]]] } },
+  { table: "top-connections", select: "connections-by", of: "connections", measures: {
+    by_messages: ["messages", CONNECTION_COLUMNS], by_bytes: ["bytes", CONNECTION_COLUMNS],
+    by_drops: ["dropped when cut as slow", [CONNECTION_COLUMNS[0], ["Dropped", one => number(whole(one.messages))]]] } },
+];
+let top = null;
+
+function showTop() {
+  for (const { table, select, of, measures } of TOPS) {
+    const [, columns] = measures[$(select).value], rows = top[of][$(select).value].slice(0, TOP_ROWS);
+    const heads = columns.map(([name, , kind = "number"], at) => element("th", { scope: "col", class: at ? kind : undefined }, name));
+    $(table).tHead.replaceChildren(element("tr", {}, ...heads));
+    const none = element("tr", {}, cell("Nothing to tell.", { class: "empty", colspan: columns.length }));
+    $(table).tBodies[0].replaceChildren(...rows.length ? rows.map(row => element("tr", {}, ...columns.map(([, draw]) => draw(row)))) : [none]);
+  }
+}
+
+async function lookAtTop() {
+  if (feed.state !== "live" || document.hidden) return;
+  try {
+    top = await ask("GET", `admin/top?limit=${TOP_ROWS}`);
+    $("top").hidden = $("sessions-card").hidden = false;
+    // Not under a pointer or a keyboard that is about to use one of its names.
+    if (!$("top").matches(":has(tbody :focus-visible)")) showTop();
+  } catch { /* the feed tells what is wrong */ }
+}
+
+for (const { select, measures } of TOPS) {
+  $(select).append(...Object.entries(measures).map(([value, [words]]) => element("option", { value }, words)));
+  $(select).onchange = () => top && showTop();
+}
+
+// ───────────────────────────── Sessions ─────────────────────────────
+
+const PAGE = 10;   // sessions
+let asked = null, next = null;   // what was searched for, and where its next page begins
+
+async function findSessions(cursor) {
+  const wanted = cursor ? asked : Object.entries(Object.fromEntries(new FormData($("search")))).filter(([, value]) => value.trim()).map(([name, value]) => [name, value.trim()]);
+  const query = new URLSearchParams([...wanted, ["limit", PAGE], ...cursor ? [["cursor", cursor]] : []]);
+  try {
+    const page = await ask("GET", `admin/sessions?${query}`);
+    [asked, next] = [wanted, page.next];
+    const body = $("sessions").tBodies[0], rows = page.sessions.map(sessionRow);
+    if (cursor) body.append(...rows);
+    else body.replaceChildren(...rows);
+    const found = body.rows.length;
+    $("found").textContent = found ? `${whole(found)}${next ? " and more" : ""}` : "none fits";
+    $("sessions").hidden = !found;
+    $("more").hidden = !next;
+    const subject = new Map(wanted).get("subject");
+    $("disconnect-subject").hidden = !subject;
+    $("disconnect-subject").textContent = subject ? `Disconnect ${subject} everywhere …` : "";
+  } catch (error) {
+    $("found").textContent = error.message;
+  }
+}
+
+function sessionRow(one) {
+  const topic = new Map(asked ?? []).get("topic") ?? $("by-topic").value.trim();
+  const row = element("tr", {},
+    cell(one.session, { class: "mono", "data-label": "session" }), cell(one.subject, { class: "mono", "data-label": "subject" }),
+    cell(one.address, { class: "mono", "data-label": "from" }), cell(`${duration(Date.now() - one.since * 1000)} ago`, { "data-label": "since" }),
+    number(whole(one.subscriptions), "topics"), number(whole(one.messages), "messages"), number(bytes(one.bytes), "sent"), number(bytes(one.queued_bytes), "waiting"),
+    element("td", { class: "acts-cell" },
+      button("Unsubscribe …", () => unsubscribe(one, topic), { class: "small", "aria-label": `Unsubscribe session ${one.session} …` }),
+      button("Disconnect …", () => disconnect({ session: one.session, subject: one.subject }, row), { class: "small grave", "aria-label": `Disconnect session ${one.session} …` })));
+  return row;
+}
+
+$("search").onsubmit = event => { event.preventDefault(); findSessions(); };
+$("more").onclick = () => findSessions(next);
+$("disconnect-subject").onclick = () => disconnect({ subject: new Map(asked).get("subject") });
+
 // ───────────────────────────── Acts ─────────────────────────────
 // Each asks first, then says what became of it.
 
@@ -447,6 +550,30 @@ $("drain").onclick = () => act(
   "admin/drain", undefined,
   ({ connections, window_ms }) => `Draining: ${whole(connections)} connections within ${duration(window_ms)}, then the node stops.`);
 
+async function disconnect(who, row) {
+  const code = element("select", { id: "code", "data-label": "The client is told" },
+    element("option", { value: 4403 }, "4403: do not come back"), element("option", { value: 4401 }, "4401: come back with a fresh token"),
+    element("option", { value: 1012 }, "1012: come back at once"));
+  const words = who.session
+    ? `Ends session ${who.session} of ${who.subject}. What waits for it is dropped.`
+    : `Ends every connection of ${who.subject}, on all nodes. What waits for them is dropped. Who does not mind the code may come back: revoke the token to prevent it.`;
+  const done = await act({ title: "Disconnect", words, field: code, yes: "Disconnect", grave: true }, "admin/disconnect", code => ({ ...who, code: Number(code) }),
+    ({ disconnected }) => who.session
+      ? disconnected ? `Session ${who.session} of ${who.subject} is disconnected.` : `Session ${who.session} had gone already.`
+      : `Connections of ${who.subject} that are ended on this node: ${whole(disconnected)}. The other nodes were told.`);
+  if (!done) return;
+  if (row) { row.className = "gone"; row.querySelectorAll("button").forEach(one => { one.disabled = true; }); }
+  else findSessions();
+}
+
+async function unsubscribe({ session, subject }, topic) {
+  const field = element("input", { id: "ended-topic", value: topic, required: "", maxlength: 200, autocapitalize: "none", spellcheck: "false", "data-label": "Topic" });
+  const done = await act({ title: "Unsubscribe", words: `Ends a subscription of session ${session} of ${subject}. The client is told, and may subscribe again.`, field, yes: "Unsubscribe" },
+    "admin/unsubscribe", topic => ({ session, subject, topic: topic.trim() }),
+    ({ unsubscribed }) => unsubscribed ? `Session ${session} of ${subject} is unsubscribed from ${field.value.trim()}.` : `Session ${session} was not subscribed to ${field.value.trim()}.`);
+  if (done && asked) findSessions();
+}
+
 // ───────────────────────────── What happened ─────────────────────────────
 
 const LOG_MAX = 100;
@@ -466,8 +593,9 @@ const STATES = { connecting: "connecting …", live: "live", waiting: "", refuse
 function showStatus() {
   const { state, why, status } = feed, live = state === "live";
   document.body.dataset.state = state;
+  $("all").hidden = !history.last;
   const wait = Math.max(0, Math.ceil((feed.retryAt - Date.now()) / 1000));
-  $("status").textContent = state === "waiting" ? `back in ${wait} s` : STATES[state];
+  $("status").textContent = state === "waiting" ? `back in ${wait} s` : state === "refused" && status === 401 ? "token needed" : STATES[state];
   $("status").dataset.tone = live ? "good" : state === "refused" ? "bad" : "warn";
   for (const id of ["reload", "shed", "drain"]) $(id).disabled = !live || history.last?.drain && id !== "reload";
   if (!live) $("ready").hidden = true;
@@ -486,6 +614,7 @@ feed.addEventListener("state", () => {
     token = "";
     sessionStorage.removeItem("causeway.admin.token");
   }
+  if (feed.state === "live") lookAtTop();
   if (feed.state !== "connecting") wasLive = feed.state === "live";
   showStatus();
   if (feed.status === 401 && feed.state === "refused") $("token").focus();
@@ -494,6 +623,7 @@ feed.addEventListener("state", () => {
 feed.addEventListener("told", ({ detail: now }) => {
   const before = history.last, [self] = now.nodes;
   history.add(now);
+  $("all").hidden = false;
   if (!before) log(`Connected to ${self.node}.`);
   else if (before.nodes[0].life !== self.life) log(`The node was restarted ${duration(self.uptime_ms)} ago.`);
   $("node").textContent = self.node;
@@ -519,6 +649,7 @@ $("token-form").onsubmit = event => {
 };
 
 setInterval(() => { if (feed.state === "waiting") showStatus(); }, 500);
+setInterval(lookAtTop, TOP_INTERVAL);
 showStatus();
 feed.open();
 

@@ -8,6 +8,7 @@ import tempfile
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.select import Select
 
 from .process import Process
 
@@ -57,6 +58,9 @@ class Browser:
         field = self.driver.find_element(By.CSS_SELECTOR, selector)
         field.clear()
         field.send_keys(text)
+
+    def choose(self, selector, value):
+        Select(self.driver.find_element(By.CSS_SELECTOR, selector)).select_by_value(value)
 
     def press(self, key, on):
         self.driver.find_element(By.CSS_SELECTOR, on).send_keys(key)
