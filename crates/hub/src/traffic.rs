@@ -22,7 +22,10 @@ pub(crate) struct Traffic {
 impl Traffic {
     /// Counts a message of `payload_bytes` for so many subscribers.
     pub(crate) fn count(&mut self, subscribers: usize, payload_bytes: usize, now: Moment) {
-        *self = self.faded(now);
+        // Most messages come in the period of the one before.
+        if self.period != period(now) {
+            *self = self.faded(now);
+        }
         self.messages = self.messages.saturating_add(u32::try_from(subscribers).unwrap_or(u32::MAX));
         self.bytes += (subscribers * payload_bytes) as u64;
     }
