@@ -142,11 +142,12 @@ fn asker(request: &HttpRequest) -> String {
 
 /// Ends tokens before their time: [`RevokeRequest`] in, [`Revoked`] out.
 async fn revoke(
+    request: HttpRequest,
     node: web::Data<Node>,
-    request: web::Json<RevokeRequest>,
+    asked: web::Json<RevokeRequest>,
 ) -> Result<web::Json<Revoked>, Rejection> {
-    let revocation = node.revoke(request.into_inner()).await?;
-    tracing::info!(until = revocation.until(), "tokens are revoked");
+    let revocation = node.revoke(asked.into_inner()).await?;
+    tracing::info!(by = asker(&request), until = revocation.until(), "tokens are revoked");
     Ok(web::Json(Revoked { until: revocation.until() }))
 }
 

@@ -66,7 +66,8 @@ def test_a_drain_tells_how_far_it_has_come(tmp_path):
             left = lambda: node.gauge("causeway_drain_connections_remaining")
             assert await eventually(left, "the drain shows in the metrics") == 30
             await eventually(lambda: 0 < left() < 30, "some have gone")
-            assert node.gauge("causeway_drain_announcements_total") == 30
+            told = lambda: node.gauge("causeway_drain_announcements_total") == 30
+            await eventually(told, "each worker has told its own")
             await asyncio.to_thread(node.child.wait, 20)
 
     with a_node(tmp_path, drain={"lead_time": "0s", "window": "3s"}) as node:
