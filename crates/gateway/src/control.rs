@@ -2,7 +2,7 @@
 //!
 //! Revocations have to reach nodes that come later, too, so these are kept in a log besides (see `revocation`). Orders
 //! are for what is there now: a node that does not hear one is not told later, because its clients may have come back
-//! meanwhile.
+//! meanwhile. So are calls of the roll, and the answers to them (see `roll_call`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -412,7 +412,7 @@ const search = (field, value) => button(value, () => {
 const PER_SECOND = value => `${count(value)}/s`;
 const TOPIC_COLUMNS = [
   ["Topic", one => cell(search("topic", one.topic))], ["Deliveries", one => number(PER_SECOND(one.messages_per_second))],
-  ["Payload", one => number(`${bytes(one.bytes_per_second)}/s`)], ["Subscribers", one => number(whole(one.subscribers))],
+  ["Payload", one => cell(`${bytes(one.bytes_per_second)}/s`, { class: "number spare" }), "number spare"], ["Subscribers", one => number(whole(one.subscribers))],
 ];
 const CONNECTION_COLUMNS = [
   ["Subject", one => cell(search("subject", one.subject))], ["Session", one => cell(one.session, { class: "mono spare" }), "spare"],
