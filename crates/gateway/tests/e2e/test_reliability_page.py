@@ -9,9 +9,7 @@ from support.facts import ROOT
 
 PAGE = ROOT / "docs/reliability.md"
 # In the order of their numbers.
-NUMBERED = {"Threats": [f"T{number}" for number in range(1, 35)]}
-if "\n## Faults\n" in PAGE.read_text():
-    NUMBERED["Faults"] = [f"F{number}" for number in range(1, 31)]
+NUMBERED = {"Threats": [f"T{number}" for number in range(1, 35)], "Faults": [f"F{number}" for number in range(1, 31)]}
 
 
 def names_of_tests():
