@@ -25,7 +25,7 @@ def test_f17_some_clients_read_slowly(experiment, tmp_path):
         node = cluster.nodes[0]
         witnesses, *publishers = everyone(experiment, cluster)
         slow = experiment.some_witnesses([f"ws://{way.where}/v1/connect"], 3, name="slow")
-        flood = Service(lambda: cluster.redis.where, TOPICS, experiment.publications, PAUSE, 20_000, name="flood")
+        flood = Service(lambda: cluster.redis.where, TOPICS, experiment.publications, PAUSE, 50_000, name="flood")
         async with experiment.traffic([*witnesses, *slow], *publishers, flood, disturbed=only("slow")):
             cut = lambda: node.counter("causeway_connections_closed_total", code=4413)
             experiment.note("the slow ones get 10 KB a second")

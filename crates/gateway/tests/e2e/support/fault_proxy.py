@@ -14,7 +14,7 @@ import threading
 
 from .process import PATIENCE, own_address
 
-_READ_BYTES = 1 << 16
+_READ_BYTES = 1 << 14
 # What may be on its way in one direction of one link. Beyond it nothing is read, and the sender has to wait.
 _CHUNKS_MAX = 32
 
