@@ -170,7 +170,7 @@ mod tests {
         let inbox = Inbox::new(1000);
         inbox.push(Delivery::Live(topic("a"), Ticket(7)));
         inbox.push(message("a", "1"));
-        inbox.push(Delivery::LinkLost { silent_for: Duration::ZERO });
+        inbox.push(Delivery::LinkLost { missing_for: Duration::ZERO });
         inbox.push(message("b", "2"));
         assert_eq!(taken(&inbox), ["a live 7", "a 1", "link lost", "b 2"]);
         assert!(taken(&inbox).is_empty());

@@ -183,14 +183,14 @@ impl InterestTable {
         (!entry.wanting.is_empty()).then_some((topic, &entry.wanting))
     }
 
-    /// The link is lost, and with it all that Redis was told and has confirmed; `heard_at` it was last heard.
-    /// Returns whether any topic was live for somebody.
-    pub(crate) fn lost(&mut self, heard_at: Instant) -> bool {
+    /// The link is lost, and with it all that Redis was told and has confirmed; to `complete_to` everything had
+    /// arrived. Returns whether any topic was live for somebody.
+    pub(crate) fn lost(&mut self, complete_to: Instant) -> bool {
         let mut any_live = false;
         self.topics.retain(|_, entry| {
             if entry.state == State::Live {
                 any_live = true;
-                entry.missing_since = Some(heard_at);
+                entry.missing_since = Some(complete_to);
             }
             entry.state = State::Queued;
             !entry.wanting.is_empty()

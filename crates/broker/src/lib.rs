@@ -60,12 +60,13 @@ pub enum Delivery {
     /// The subscription is confirmed: everything published to the topic from here on will be delivered. After
     /// [`Delivery::LinkLost`] it also says that the topic works again.
     Live(Topic, Ticket),
-    /// The link was lost; nothing was heard on it for `silent_for` when that was noticed. No topic is live
+    /// The link was lost, and what was published in the last `missing_for` may be missing. No topic is live
     /// until its next [`Delivery::Live`]. All workers are told, once for each loss, unless no topic was live on
     /// the whole node: then there is nothing to tell.
     LinkLost {
-        /// How long before now the last byte came from the broker.
-        silent_for: Duration,
+        /// How long before now everything had surely arrived for the last time. What was heard later says less:
+        /// it may have waited on its way, and what came behind it is lost.
+        missing_for: Duration,
     },
     /// Messages of this topic were dropped on this node, the first of them `since` ago, because the worker's
     /// inbox was full or a payload was larger than the node accepts; or they went unheard because the topic was

@@ -79,9 +79,9 @@ impl Workers {
     }
 
     /// Tells every worker that the link is lost.
-    pub(crate) fn link_lost(&self, silent_for: Duration) {
+    pub(crate) fn link_lost(&self, missing_for: Duration) {
         for inbox in &self.inboxes {
-            inbox.push(Delivery::LinkLost { silent_for });
+            inbox.push(Delivery::LinkLost { missing_for });
         }
     }
 

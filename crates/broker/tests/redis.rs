@@ -180,8 +180,8 @@ async fn a_redis_that_falls_silent_is_noticed_and_taken_back() {
     node.expect_live("a", ticket).await;
 
     redis.freeze();
-    let silent_for = node.expect_link_lost().await;
-    assert!(silent_for >= Duration::from_secs(3), "silent for {silent_for:?} only");
+    let missing_for = node.expect_link_lost().await;
+    assert!(missing_for >= Duration::from_secs(3), "silent for {missing_for:?} only");
 
     redis.thaw();
     node.expect_live("a", ticket).await;

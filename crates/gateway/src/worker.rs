@@ -292,7 +292,7 @@ impl Worker {
                     offers += hub.publish(&publication, received, now) + bytes / BYTES_PER_OFFER;
                 }
                 Delivery::Live(topic, ticket) => offers += hub.topic_live(&topic, ticket.0, now),
-                Delivery::LinkLost { silent_for } => hub.link_lost(silent_for, now),
+                Delivery::LinkLost { missing_for } => hub.link_lost(missing_for, now),
                 Delivery::Dropped { topic, messages, since } => {
                     offers += hub.topic_dropped(&topic, messages, since, now);
                 }

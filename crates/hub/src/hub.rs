@@ -482,9 +482,9 @@ impl Hub {
         offers
     }
 
-    /// The link to the broker was lost, and nothing had been heard on it for `silent_for`. No topic is live
+    /// The link to the broker was lost, and what was published in the last `missing_for` may be missing. No topic is live
     /// until the broker confirms it again.
-    pub fn link_lost(&mut self, silent_for: Duration, now: Moment) {
+    pub fn link_lost(&mut self, missing_for: Duration, now: Moment) {
         for (key, pending) in self.pendings.iter_mut() {
             for &topic in &pending.topics {
                 let entry = self.topics.get_mut(topic);
@@ -494,7 +494,7 @@ impl Hub {
                 }
             }
         }
-        let since = now.before(silent_for);
+        let since = now.before(missing_for);
         for entry in self.topics.iter_mut().filter(|entry| entry.state == TopicState::Live) {
             entry.state = TopicState::Lost { since };
         }

@@ -9,7 +9,7 @@
 use std::borrow::Borrow;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use causeway_protocol::Topic;
 use redis::aio::MultiplexedConnection;
@@ -181,12 +181,13 @@ impl Reader {
     /// was stopped for a while, the clock is ahead of what is still to be read.
     async fn answer(&self, reply: impl Future<Output = RedisResult<()>>) -> Result<RedisResult<()>, Loss> {
         let mut reply = pin!(reply);
+        let asked_at = now();
         let (mut halves, mut silent_halves) = (0, 0);
         let mut heard_at = self.shared.last_heard();
         while silent_halves < 2 && halves * SILENCE_MAX / 2 < ANSWER_MAX {
             tokio::select! {
                 biased;
-                outcome = &mut reply => return self.heard(outcome),
+                outcome = &mut reply => return self.heard(outcome, asked_at),
                 () = self.closed.notified() => return Err(Loss::Closed),
                 () = time::sleep(SILENCE_MAX / 2) => halves += 1,
             }
@@ -197,10 +198,15 @@ impl Reader {
         Err(Loss::Silent)
     }
 
-    fn heard(&self, outcome: RedisResult<()>) -> Result<RedisResult<()>, Loss> {
+    fn heard(&self, outcome: RedisResult<()>, asked_at: Instant) -> Result<RedisResult<()>, Loss> {
         match outcome {
             Err(error) if error.code().is_none() => return Err(error.into()),
-            _ => self.shared.lock().link.last_heard = now(),
+            _ => {
+                let link = &mut self.shared.lock().link;
+                link.last_heard = now();
+                // Several are on their way at a time, and need not be looked at in their order.
+                link.complete_to = link.complete_to.max(asked_at);
+            }
         }
         Ok(outcome)
     }
@@ -264,5 +270,26 @@ mod tests {
         assert!(matches!(outcome, Err(Loss::Silent)));
         assert!(since.elapsed() >= ANSWER_MAX, "{:?}", since.elapsed());
         assert!(since.elapsed() < ANSWER_MAX + Duration::from_millis(50), "{:?}", since.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_vouches_for_what_was_published_before_it_was_asked_for() {
+        let reader = reader();
+        time::sleep(Duration::from_secs(1)).await;
+        let asked_at = now();
+        let late = async {
+            time::sleep(SILENCE_MAX / 4).await;
+            Ok(())
+        };
+        reader.answer(late).await.unwrap().unwrap();
+        assert_eq!(reader.shared.lock().link.complete_to, asked_at);
+        time::sleep(Duration::from_secs(3)).await;
+        reader.shared.lock().link.last_heard = now();
+        reader.shared.lock().link_lost();
+        assert_eq!(
+            reader.shared.lock().link.complete_to,
+            asked_at,
+            "what was heard since vouches for nothing"
+        );
     }
 }

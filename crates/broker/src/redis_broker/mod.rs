@@ -117,6 +117,9 @@ struct Exchange {
 struct LinkState {
     losses: u64,
     last_heard: Instant,
+    /// Everything that was published before has arrived, where it was subscribed: when the latest command was
+    /// sent that has been answered, because answers and messages keep their order.
+    complete_to: Instant,
 }
 
 impl RedisConfig {
@@ -301,7 +304,7 @@ impl Shared {
         let exchange = Exchange {
             workers: Workers::new(payload_bytes_max, Arc::clone(&totals)),
             table: InterestTable::default(),
-            link: LinkState { losses: 0, last_heard: now() },
+            link: LinkState { losses: 0, last_heard: now(), complete_to: now() },
             totals: Arc::clone(&totals),
         };
         Self { exchange: Mutex::new(exchange), changes: Changes::default(), totals }
@@ -352,6 +355,7 @@ impl Exchange {
 
     fn link_up(&mut self) {
         self.link.last_heard = now();
+        self.link.complete_to = now();
         self.totals.reconnects.store(self.link.losses, Relaxed);
         self.totals.up.store(true, Relaxed);
     }
@@ -361,8 +365,8 @@ impl Exchange {
         let silent_for = now() - self.link.last_heard;
         self.totals.up.store(false, Relaxed);
         self.link.losses += 1;
-        if self.table.lost(self.link.last_heard) {
-            self.workers.link_lost(silent_for);
+        if self.table.lost(self.link.complete_to) {
+            self.workers.link_lost(now() - self.link.complete_to);
         }
         self.count_topics();
         silent_for

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use causeway_protocol::Topic;
-use futures_util::future::{try_join, try_join_all};
+use futures_util::future::{OptionFuture, try_join, try_join_all};
 use rand::Rng;
 use rand::rngs::SmallRng;
 use tokio::time;
@@ -33,8 +33,9 @@ const BATCHES_MAX: usize = 32;
 /// Changes of interest carried out before others get their turn at the exchange.
 const CHANGES_AT_ONCE: usize = 512;
 
-/// After this long without a message or an answer the link is asked for a sign of life.
-const PING_AFTER: Duration = Duration::from_secs(2);
+/// So often the link is asked for a sign of life, however much it brings: what a message says of the link may be
+/// old, an answer says that everything published before the question has arrived.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A link that held this long was a good one: the next is tried for without a long pause.
 const STEADY_AFTER: Duration = Duration::from_secs(5);
@@ -106,22 +107,34 @@ impl<D: Dial> Supervisor<D> {
 
     /// Serves the link until it is lost.
     async fn serve(&self, link: &Link<D::Connection>) -> Loss {
+        tokio::select! {
+            biased;
+            loss = self.keep_up(link) => loss,
+            loss = self.keep_asking(link) => loss,
+        }
+    }
+
+    /// Follows the workers' wishes.
+    async fn keep_up(&self, link: &Link<D::Connection>) -> Loss {
         loop {
             if let Err(loss) = self.following(self.catch_up(link)).await {
                 return loss;
             }
-            let ping_at = self.shared.last_heard() + PING_AFTER;
-            let due = self.shared.lock().table.next_due();
-            let wake_at = due.map_or(ping_at, |due| due.min(ping_at));
+            let next_due = self.shared.lock().table.next_due();
+            let due = OptionFuture::from(next_due.map(|due| time::sleep_until(due.into())));
             tokio::select! {
                 biased;
                 () = link.closed() => return Loss::Closed,
                 () = self.shared.changes.made() => self.apply_changes().await,
-                () = time::sleep_until(wake_at.into()) => {}
+                Some(()) = due => {}
             }
-            if now() - self.shared.last_heard() >= PING_AFTER
-                && let Err(loss) = self.following(link.ping()).await
-            {
+        }
+    }
+
+    async fn keep_asking(&self, link: &Link<D::Connection>) -> Loss {
+        loop {
+            time::sleep(PING_INTERVAL).await;
+            if let Err(loss) = link.ping().await {
                 return loss;
             }
         }

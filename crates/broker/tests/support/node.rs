@@ -99,7 +99,7 @@ impl Node {
     /// Expects the loss of the link, and returns for how long nothing had been heard.
     pub(crate) async fn expect_link_lost(&mut self) -> Duration {
         match self.next().await {
-            Delivery::LinkLost { silent_for } => silent_for,
+            Delivery::LinkLost { missing_for } => missing_for,
             other => panic!("the link lost, not {other:?}"),
         }
     }

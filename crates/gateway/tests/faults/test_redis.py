@@ -127,7 +127,7 @@ def test_f7_redis_cuts_a_node_that_does_not_read(experiment, tmp_path):
                 try:
                     await eventually(lambda: links() == 1, "Redis cuts the link of node-a")
                     flood.over = True
-                    await asyncio.sleep(experiment.between(0, 2))
+                    await asyncio.sleep(experiment.between(4, 6))
                 finally:
                     flood.over = True
                     stopped.child.send_signal(signal.SIGCONT)

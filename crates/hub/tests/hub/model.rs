@@ -392,8 +392,8 @@ impl Model {
         owed
     }
 
-    pub(crate) fn link_lost(&mut self, silent_for: Duration) {
-        let since = self.now.saturating_sub(silent_for);
+    pub(crate) fn link_lost(&mut self, missing_for: Duration) {
+        let since = self.now.saturating_sub(missing_for);
         for state in self.topics.values_mut().filter(|state| **state == TopicState::Live) {
             *state = TopicState::Lost { since };
         }

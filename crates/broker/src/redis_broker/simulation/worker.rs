@@ -40,8 +40,8 @@ impl Worker {
             if self.is_slow { Instant::now() - Duration::from_secs(3600) } else { Instant::now() - time }
         };
         let topic = match delivery {
-            Delivery::LinkLost { silent_for } => {
-                let since = ago(*silent_for);
+            Delivery::LinkLost { missing_for } => {
+                let since = ago(*missing_for);
                 self.subscribers.values_mut().for_each(|subscriber| subscriber.lost(since));
                 return Some("link lost");
             }

@@ -46,9 +46,9 @@ impl History {
 
     pub(super) fn lose_link(&mut self) {
         self.broker.is_linked = false;
-        let silent_for = Duration::from_micros(self.random.random_range(0..2_000_000));
-        self.hub.link_lost(silent_for, at(self.model.now));
-        self.model.link_lost(silent_for);
+        let missing_for = Duration::from_micros(self.random.random_range(0..2_000_000));
+        self.hub.link_lost(missing_for, at(self.model.now));
+        self.model.link_lost(missing_for);
         self.settle(Owed::new());
     }
 
