@@ -1,8 +1,8 @@
-"""Five hundred hostile clients at once, of every kind, beside a hundred honest ones: these notice nothing, and nothing is left of
-those.
+"""Hostile clients of every kind at once, beside a hundred honest ones: these hear everything, and nothing is left of those.
 
-How long the honest ones wait is printed, before and meanwhile; `-s` shows it, and a release build has something to say. The kinds
-are drawn by a seed: CAUSEWAY_SEED=… for the same again.
+Seventy here, because a debug build takes its time over each; CAUSEWAY_HOSTILE=500 with a release build is what docs/reliability.md
+tells of. How long the honest ones wait is printed, before and meanwhile, and `-s` shows it. The kinds are drawn by a seed:
+CAUSEWAY_SEED=… for the same again.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ from support.process import PATIENCE, eventually
 from support.subscribers import Subscriber, together
 from test_costly_input import p99
 
-HOSTILE, HONEST = 500, 100
-SECONDS = int(os.environ.get("CAUSEWAY_SECONDS", 10))
+HOSTILE, HONEST = int(os.environ.get("CAUSEWAY_HOSTILE", 70)), 100
+SECONDS = int(os.environ.get("CAUSEWAY_SECONDS", 5))
 SEED = os.environ.get("CAUSEWAY_SEED") or str(random.randrange(1 << 32))
 OUTBOX_BYTES, MESSAGE_BYTES, HEAD_BYTES = 256 << 10, 64 << 10, 128 << 10
 # What one of them may take: what waits for it and what it has not finished to say. Or the head of its request, before that.
@@ -61,7 +61,7 @@ def test_a_hostile_crowd_costs_nobody_else_anything(cluster):
         quiet = p99(await waits(honest))
         before = await trace(node)
         with hostile_crowd(node) as end:
-            attacked = lambda: node.gauge("causeway_connections") > HONEST + HOSTILE // 4
+            attacked = lambda: node.gauge("causeway_connections") > HONEST + HOSTILE // 8
             await eventually(attacked, "they have come")
             over = asyncio.Event()
             publishing = asyncio.create_task(publish(over))
@@ -80,9 +80,8 @@ def test_a_hostile_crowd_costs_nobody_else_anything(cluster):
             assert one.heard(f"news.{number}") == list(range(published))
             assert one.open and one.pushes == []
         after = await trace(node)
-        print(f"{before} became {after}")
         assert after["descriptors"] <= before["descriptors"] + 1
-        assert after["resident"] <= before["resident"] + KEPT_BYTES_MAX
+        assert await settled(honest, node, before["resident"] + KEPT_BYTES_MAX), f"{resident_bytes(node)} stay resident"
         assert node.child.poll() is None and "panicked" not in node.log()
 
     async def publish(over):
@@ -109,6 +108,17 @@ async def waits(honest):
         await one.settle()
         took.append(time.monotonic() - asked)
         await asyncio.sleep(0.001)
+
+
+async def settled(honest, node, bytes_max):
+    """Whether memory goes back so far. An allocator returns what is free some time later, and while it is asked for more."""
+    end = time.monotonic() + PATIENCE
+    while (resident := resident_bytes(node)) > bytes_max and time.monotonic() < end:
+        for one in honest:
+            await one.settle()
+        await asyncio.sleep(0.2)
+    print(f"{resident / (1 << 20):.1f} MiB stay resident, {PATIENCE - (end - time.monotonic()):.1f} s later")
+    return resident <= bytes_max
 
 
 async def trace(node):
