@@ -11,8 +11,8 @@ use crate::CloseCode;
 
 /// The longest header without a mask.
 const HEADER_BYTES_MAX: usize = 10;
-/// How much longer than the frame its memory may be.
-const SPARE_BYTES_MAX: usize = 64;
+/// How much longer than the frame its memory may be: the room of a short reply, which is not worth moving.
+const SPARE_BYTES_MAX: usize = 128;
 
 /// Builds one unmasked frame in place: the payload is written behind room for the header, which is filled in
 /// last, when the length is known. Nothing is moved or copied.
