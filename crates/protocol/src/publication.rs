@@ -48,7 +48,7 @@ impl Publication {
     /// The same push as one compressed frame (RFC 7692), made by the first caller with its deflater; `None` where
     /// that is no shorter.
     ///
-    /// A second thread that asks meanwhile waits for the first, about 10 µs for each kilobyte.
+    /// A second thread that asks meanwhile waits for the first, for as long as compressing takes.
     pub fn deflated_frame(&self, deflater: &mut Deflater) -> Option<&Bytes> {
         self.deflated.get_or_init(|| deflater.compress(self.frame())).as_ref()
     }

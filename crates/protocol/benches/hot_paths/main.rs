@@ -3,7 +3,10 @@
 
 use std::hint::black_box;
 
-use causeway_protocol::frame::{self, FrameBuilder, FrameLimits, FrameReader, Message, Opcode, Role};
+use bytes::Bytes;
+use causeway_protocol::frame::{
+    self, Deflater, FrameBuilder, FrameLimits, FrameReader, Inflater, Message, Opcode, Role,
+};
 use causeway_protocol::{Command, Pattern, Publication, Topic};
 use path::HotPath;
 
@@ -53,6 +56,18 @@ fn main() {
             operation: "make a published payload a message, 128 bytes of other text",
             operations: 1000,
             prepare: || encode(TEXT),
+        },
+        HotPath {
+            name: "deflate",
+            operation: "compress a message of 1 KiB of JSON, to less than a quarter",
+            operations: 100,
+            prepare: deflate,
+        },
+        HotPath {
+            name: "inflate",
+            operation: "read such a compressed message",
+            operations: 1000,
+            prepare: inflate,
         },
         HotPath {
             name: "command_subscribe",
@@ -113,6 +128,42 @@ fn write(payload: &[u8]) {
     let mut frame = FrameBuilder::new(payload.len());
     frame.put(payload);
     black_box(frame.finish(Opcode::Text));
+}
+
+/// Eight orders that differ in their numbers, 1 KiB in all.
+fn orders() -> Bytes {
+    let mut frame = FrameBuilder::new(1032);
+    for number in 42..50 {
+        frame.put(JSON.replace("42", &number.to_string()).as_bytes());
+    }
+    let frame = frame.finish(Opcode::Text);
+    assert_eq!(frame.len(), 4 + 1024);
+    frame
+}
+
+fn deflate() -> Box<dyn FnMut()> {
+    let (mut deflater, orders) = (Deflater::default(), orders());
+    Box::new(move || {
+        for _ in 0..100 {
+            let deflated = deflater.compress(black_box(&orders)).expect("it is worth it");
+            assert!(black_box(deflated).len() * 4 < orders.len());
+        }
+    })
+}
+
+fn inflate() -> Box<dyn FnMut()> {
+    let deflated = Deflater::default().compress(&orders()).expect("it is worth it");
+    let mut buffer = deflated.to_vec();
+    let (mut reader, mut inflater) = (FrameReader::new(Role::Client).with_deflate(), Inflater::default());
+    let limits = FrameLimits::default();
+    Box::new(move || {
+        for _ in 0..1000 {
+            let message = reader.next(&mut &mut buffer[..], &limits);
+            let Ok(Some(Message::Deflated(message))) = message else { panic!("one compressed message") };
+            let text = reader.inflate(&message, &mut inflater, &limits);
+            assert!(matches!(black_box(text), Ok(Message::Text(text)) if text.len() == 1024));
+        }
+    })
 }
 
 fn encode(payload: &'static str) -> Box<dyn FnMut()> {

@@ -43,7 +43,7 @@ pub struct Deflater {
 impl Deflater {
     /// The message of an unmasked, unfragmented data frame as a compressed one; `None` where that would save nothing.
     ///
-    /// The bytes it gives back take no more memory than they are long. Takes about 10 µs for a kilobyte.
+    /// The bytes it gives back take no more memory than they are long. A kilobyte takes some tens of microseconds.
     pub fn compress(&mut self, frame: &[u8]) -> Option<Bytes> {
         let payload = &frame[unmasked_header_len(frame)..];
         let room = deflated_bytes_max(payload.len());

@@ -60,6 +60,7 @@ pub(super) struct Header {
 impl Header {
     /// Reads a header from the front of `bytes` and says how many bytes it took; `None` until it is whole.
     /// `may_deflate` says whether compressed messages were agreed on.
+    #[inline]
     pub(super) fn parse(
         bytes: &[u8],
         role: Role,
@@ -103,6 +104,7 @@ pub(super) fn unmasked_header_len(frame: &[u8]) -> usize {
 }
 
 /// Only the first frame of a data message says that it is compressed (RFC 7692 §6.1).
+#[cold]
 fn check_reserved(reserved: u8, opcode: Opcode, may_deflate: bool) -> Result<(), Violation> {
     let may_deflate = may_deflate && matches!(opcode, Opcode::Text | Opcode::Binary);
     match reserved {
