@@ -145,7 +145,7 @@ def test_beyond_loopback_nobody_looks_without_a_token(tmp_path):
     with Node("open", tmp_path, None) as probe:
         mapped = f"[::ffff:{probe.address}]:0"
     node = Node("mapped", tmp_path, None, {"admin_listen": mapped})
-    node.ready = lambda: node.listens()
+    node.ready = lambda: node.listens() and ask(f"{probe.address}:{node.admin.rpartition(':')[2]}", "GET", "/readyz")[0] == 200
     with node:
         status, _, body = ask(f"{probe.address}:{node.admin.rpartition(':')[2]}", "GET", PATH)
         assert status == 403 and "admin.token" in json.loads(body)["message"]

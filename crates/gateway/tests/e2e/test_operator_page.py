@@ -10,7 +10,7 @@ import threading
 import pytest
 from support import tokens
 from support.browser import Browser
-from support.cluster import running_cluster
+from support.cluster import ask, running_cluster
 from support.node import Node
 from support.process import eventually, own_address, until
 from support.subscribers import Subscriber, together
@@ -26,9 +26,10 @@ def page():
 
 
 @pytest.fixture
-def node(tmp_path):
+def node(page, tmp_path):
     with Node("node", tmp_path, None) as node:
         yield node
+        page.leave()
 
 
 def test_it_shows_the_load_of_a_node_and_its_share_of_the_cluster(page, tmp_path):
@@ -52,6 +53,7 @@ def test_it_shows_the_load_of_a_node_and_its_share_of_the_cluster(page, tmp_path
 
     with running_cluster(tmp_path, settings) as cluster:
         asyncio.run(story(cluster))
+        page.leave()
     assert not errors(page)
 
 
@@ -137,6 +139,7 @@ def test_a_subject_is_disconnected_on_all_nodes(page, doomed_cluster):
             await eventually(lambda: told(page)[0].startswith("Connections of alice that are ended on this node: 1."), "the page tells its node's part")
 
     asyncio.run(story())
+    page.leave()
 
 
 def test_a_dialog_is_left_by_the_keyboard(page, node):
@@ -182,17 +185,19 @@ def test_with_a_token_the_page_shows_nothing_before_it_is_given(page, tmp_path):
         page.open(f"http://{node.admin}/")
         until(lambda: page.text("#status") == "live", "a reload of the page in this tab does not ask again")
         assert TOKEN not in node.log()
+        page.leave()
 
 
 def test_beyond_loopback_the_page_says_what_is_missing(page, tmp_path):
     # For the node this is no loopback address, though packets go nowhere else (RFC 4291 §2.5.5.2).
     address = own_address()
     node = Node("mapped", tmp_path, None, {"admin_listen": f"[::ffff:{address}]:0"})
-    node.ready = node.listens
+    node.ready = lambda: node.listens() and ask(f"{address}:{node.admin.rpartition(':')[2]}", "GET", "/readyz")[0] == 200
     with node:
         page.open(f"http://{address}:{node.admin.rpartition(':')[2]}/")
         until(lambda: "admin.token" in page.text("#notice"), "the page says why it shows nothing")
         assert page.text("#status") == "refused" and not page.text("#node")
+        page.leave()
 
 
 def test_t9_a_foreign_page_neither_reads_the_feed_nor_acts(page, node, tmp_path):

@@ -39,6 +39,11 @@ class Browser:
     def open(self, url):
         self.driver.get(url)
 
+    def leave(self):
+        """Starts afresh. A browser keeps connections for what it might ask next, also of a page that is closed."""
+        self.__exit__()
+        self.__enter__()
+
     def each(self, selector, expression):
         """A JavaScript expression of each match, `one`. All in one look: elements may be replaced while one asks."""
         look = f"return [...document.querySelectorAll(arguments[0])].map(one => {expression})"
