@@ -11,12 +11,6 @@ from support.redis_server import RedisServer
 
 
 @pytest.fixture
-def page():
-    with Browser() as browser:
-        yield browser
-
-
-@pytest.fixture
 def redis(tmp_path):
     with RedisServer(tmp_path) as server:
         yield server
@@ -26,6 +20,13 @@ def redis(tmp_path):
 def node(tmp_path, redis):
     with DevNode(tmp_path, redis.url) as node:
         yield node
+
+
+# It leaves before the node is asked what remains: a browser keeps connections for what it might ask next.
+@pytest.fixture
+def page(node):
+    with Browser() as browser:
+        yield browser
 
 
 def test_this_machines_load_moves(page, node, redis, tmp_path):
@@ -96,16 +97,16 @@ def test_a_stopping_node_says_so_and_the_page_tries_to_come_back(page, node):
     assert page.text("#status").startswith(("back in ", "connecting"))
 
 
-def test_the_printed_example_arrives_on_the_page(page, tmp_path):
+def test_the_printed_example_arrives_on_the_page(tmp_path):
     """Without Redis, as in the README's first step."""
-    with DevNode(tmp_path) as node:
+    with DevNode(tmp_path) as node, Browser() as page:
         open_with(page, node, "chat.1")
         example = node.example()
         assert "curl " in example
         answer = subprocess.run(["sh", "-c", example], check=True, capture_output=True, text=True, timeout=PATIENCE)
         assert answer.stdout == "{}"
         until(lambda: messages(page) == [("chat.1", {"text": "hello"})], "the message is in the log")
-    assert page.console() == []
+        assert page.console() == []
 
 
 def open_with(page, node, topic):
