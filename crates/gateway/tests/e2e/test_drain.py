@@ -186,7 +186,8 @@ def test_a_rolling_restart_under_load_tells_everybody_makes_no_spike_and_loses_n
             print(f"{restart.node} asked {asked}")
             print(f"{restart.node} came  {came}; the test's own loop up to {restart.lag:.1f} s late")
             assert sum(asked.counts) == sum(came.counts) == restart.held, "who left came back, and nobody else"
-            assert asked.most <= 2 * asked.even, "nobody is asked to come in a spike"
+            # Pauses are drawn by chance: a fair bucket is off by its square root, and one in a million by five of them.
+            assert asked.most <= asked.even + 5 * asked.even ** 0.5, "nobody is asked to come in a spike"
             # While the test's own loop stood still, nobody could come; then all did who should have.
             assert came.most <= (3 + restart.lag / BUCKET) * came.even, "and nobody does"
     for one in travellers:
