@@ -66,7 +66,7 @@ def test_a_node_whose_issuer_is_away_is_not_ready_and_keeps_what_it_has(tmp_path
         until(lambda: "the answer is 302" in node.stderr.read_text(), "the cause is logged")
         assert issuer.asked == 2
         node.kill()
-        node.ready = node.listens  # `start` would wait for readiness
+        node.ready = node.reaches_redis  # `start` would wait for readiness
         node.start()
         until(lambda: issuer.asked >= 3, "the restarted node asks")
         status, _, cause = ask(node.admin, "GET", "/readyz")
@@ -81,7 +81,7 @@ def test_over_https_the_issuer_must_be_who_it_says(tmp_path, redis, monkeypatch)
     with serving(Issuer(key), tls=tmp_path) as issuer:
         settings = {"auth": {"keys": [{"jwks_url": issuer.url}]}}
         stranger = Node("stranger", tmp_path, redis.url, settings)
-        stranger.ready = stranger.listens
+        stranger.ready = stranger.reaches_redis
         with stranger:
             until(lambda: "cannot fetch a JWK set" in stranger.stderr.read_text(), "its certificate is not trusted")
             assert (issuer.asked, stranger.admin_status("/readyz")) == (0, 503)

@@ -66,6 +66,10 @@ class Node(Process):
         self.admin = lines[1].removeprefix("admin http://")
         return True
 
+    def reaches_redis(self):
+        """It hears itself by way of Redis, though it may lack something else that clients need."""
+        return self.listens() and self.gauge("causeway_canary_round_trip_seconds_count") > 0
+
     def start(self):
         super().start()
         self.rest = at_rest(self)
