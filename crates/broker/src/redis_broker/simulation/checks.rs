@@ -12,8 +12,8 @@ impl World {
     /// What is live for one is live at once for all who want it; and nothing is live for long on a dead link.
     pub(super) fn check_state(&self) {
         let mut live = BTreeMap::new();
-        let prompt = self.workers.iter().filter(|worker| !worker.is_slow);
-        for (topic, subscriber) in prompt.flat_map(|worker| &worker.subscribers) {
+        let quick = self.workers.iter().filter(|worker| !worker.is_slow);
+        for (topic, subscriber) in quick.flat_map(|worker| &worker.subscribers) {
             let is_live = *live.entry(topic).or_insert(subscriber.is_live);
             assert_eq!(subscriber.is_live, is_live, "{topic} is live for some only");
         }

@@ -298,8 +298,8 @@ impl World {
 
     /// Waits until the node has sent something, or has something for a worker that takes at once.
     async fn stirred(&self) {
-        let prompt = self.workers.iter().filter(|worker| !worker.is_slow);
-        let filled = prompt.map(|worker| worker.inbox.ready().boxed_local());
+        let quick = self.workers.iter().filter(|worker| !worker.is_slow);
+        let filled = quick.map(|worker| worker.inbox.ready().boxed_local());
         select_all(filled.chain([self.address.stirred.notified().boxed_local()])).await;
     }
 
