@@ -1,7 +1,8 @@
 """A headless Chromium, as a person's browser would meet the demo page."""
 
 import contextlib
-import os
+import pathlib
+import re
 import shutil
 import tempfile
 
@@ -123,10 +124,32 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         for flag in [*FLAGS, f"--user-data-dir={home}/profile"]:
             options.add_argument(flag)
-        # With the driver's path given, Selenium looks for none, neither here nor on the network.
-        environment = {**os.environ, "HOME": home, "TMPDIR": home}
-        service = webdriver.ChromeService(installed("chromedriver"), env=environment)
-        return webdriver.Chrome(options, service)
+        return webdriver.Chrome(options, Driver(pathlib.Path(home)))
+
+
+class Driver(Process):
+    """chromedriver, as Selenium asks for a service, which starts and stops it.
+
+    Selenium's own looks for a free port and hands it over, and a story beside this one could have it by then; here the driver
+    takes what the system gives it.
+    """
+
+    def __init__(self, home):
+        super().__init__("chromedriver", home)
+        self.home = home
+        # As it is given, Selenium looks for none, neither here nor on the network.
+        self.path = installed("chromedriver")
+
+    def env_path(self):
+        return None  # no variable names another
+
+    def command(self):
+        return ["env", f"HOME={self.home}", f"TMPDIR={self.home}", self.path, "--port=0"]
+
+    def ready(self):
+        told = re.search(r"started successfully on port (\d+)", self.stdout.read_text())
+        self.service_url = told and f"http://127.0.0.1:{told[1]}"
+        return told
 
 
 def installed(command):
