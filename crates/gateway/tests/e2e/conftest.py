@@ -1,6 +1,18 @@
+import shlex
+import sys
+
 import pytest
 from support.cluster import running_cluster
+from support.node import binary
 from support.stories import pytest_runtest_makereport, pytest_sessionstart  # noqa: F401  (pytest looks for them here)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """How to run each story again that did not end well, by itself."""
+    reports = [report for outcome in ("failed", "error") for report in terminalreporter.getreports(outcome)]
+    for story in sorted({report.nodeid for report in reports}):
+        again = shlex.join([sys.executable, "-m", "pytest", f"{config.rootpath}/{story}"])
+        terminalreporter.write_line(f"again: CAUSEWAY_BIN={shlex.quote(binary())} {again}")
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from support.process import eventually, until
 from support.raw_client import CLOSE, FIN, PING, PONG, TEXT, RawClient, close, frame, frames_in, header, text
 from support.subscribers import Subscriber, together
 
+pytestmark = pytest.mark.alone
 SETTINGS = {"workers": 1, "limits": {"outbox_bytes": "256KiB", "message_bytes": "64KiB"}}
 MIB = 1 << 20
 

@@ -15,7 +15,7 @@ from support.cluster import ask, running_cluster
 from support.crowd import SIZE, crowd, publish_to_all, shares
 from support.histogram import BUCKET, Histogram
 from support.node import CUT_SHORT, Node
-from support.process import eventually, own_address
+from support.process import PATIENCE, eventually, own_address
 from support.requests import bearer
 from support.subscribers import Subscriber, together
 from support.travellers import Traveller, now
@@ -42,20 +42,22 @@ def a_node(directory, **settings):
 
 
 def test_a_second_signal_ends_the_drain_at_once_and_shows_in_the_exit_status(tmp_path):
+    window = 120
+
     async def story(node):
         async with together(followers(node, 20)) as subscribers:
             node.child.send_signal(signal.SIGTERM)
             await eventually(lambda: all(one.pushed("drain") for one in subscribers), "all are told")
             node.child.send_signal(signal.SIGTERM)
             before = time.monotonic()
-            await asyncio.to_thread(node.child.wait, 10)
-            assert time.monotonic() - before < 3
+            await asyncio.to_thread(node.child.wait, PATIENCE)
+            assert time.monotonic() - before < window / 2, "long before the drain would have come to its end"
             assert node.child.returncode == CUT_SHORT
             assert "a second signal: stopping at once" in node.log()
             codes = [await one.closed() for one in subscribers]
             assert codes.count(1006) > 10, "most had not had their turn"
 
-    with a_node(tmp_path, drain={"lead_time": "0s", "window": "60s"}) as node:
+    with a_node(tmp_path, drain={"lead_time": "0s", "window": f"{window}s"}) as node:
         asyncio.run(story(node))
 
 
@@ -173,6 +175,7 @@ PUBLISH_INTERVAL = 0.5
 LATE = 2.0
 
 
+@pytest.mark.alone
 def test_a_rolling_restart_under_load_tells_everybody_makes_no_spike_and_loses_nothing(tmp_path, capsys):
     settings = {"drain": {"lead_time": f"{LEAD_TIME}s", "window": f"{WINDOW}s"}}
     with running_cluster(tmp_path, settings, ["node-a", "node-b", "node-c"]) as cluster:

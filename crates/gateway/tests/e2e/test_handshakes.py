@@ -243,6 +243,7 @@ def test_t8_what_is_too_large_is_refused(cluster, case):
     assert upgraded(cluster.nginx.plain, **head) == by_nginx
 
 
+@pytest.mark.alone
 def test_t7_slow_heads_are_given_up_and_slow_nobody_down(cluster):
     node = cluster.nodes[0]
     half_open = 2000

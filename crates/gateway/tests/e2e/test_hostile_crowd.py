@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 
+import pytest
 from support import tokens
 from support.footprint import descriptors, resident_bytes
 from support.process import PATIENCE, eventually
@@ -48,6 +49,7 @@ def hostile_crowd(node):
         child.wait()
 
 
+@pytest.mark.alone
 def test_a_hostile_crowd_costs_nobody_else_anything(cluster):
     print(f"replay with CAUSEWAY_SEED={SEED}")
     node = cluster.nodes[0]

@@ -45,6 +45,7 @@ def on_both(cluster, token):
     return [Subscriber(node.connect_url(), ["orders.1"], token) for node in cluster.nodes]
 
 
+@pytest.mark.alone
 def test_t22_a_revoked_subject_is_gone_from_all_nodes_within_two_seconds(cluster, name):
     token = tokens.token(sub=name)
     answer = {}
