@@ -91,7 +91,7 @@ class Experiment:
             self._judge(disturbed)
         violations = self.judgement.violations
         told = "\n".join(violation["what"] for violation in violations[:20])
-        assert not violations, f"{len(violations)} violations, replay with {self.replay}\n{told}"
+        assert not violations, f"{told}\n{len(violations)} violations, replay with {self.replay}"
 
     def nodes_of(self, client):
         """The names of all nodes that a client has been at."""
