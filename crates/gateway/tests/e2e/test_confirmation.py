@@ -20,7 +20,7 @@ def test_nobody_is_told_subscribed_before_redis_confirmed(tmp_path):
             await eventually(lambda: b"held.back" in proxy.back.held, "Redis has confirmed, and the proxy holds it back")
             # A reply given too early would have been sent before the answer to this.
             await subscriber.settle()
-            assert not any("subscribed" in frame for frame in subscriber.frames)
+            assert not any("subscribed" in frame for frame in subscriber.frames), "it was told before"
 
             proxy.back.release()
             reply = await asking
