@@ -33,14 +33,12 @@ fn read(role: Role, bytes: &[u8], piece: usize) -> (Vec<Message<'static>>, Optio
         let mut input = &mut *piece;
         loop {
             let outcome = match reader.next(&mut input, &LIMITS) {
-                Ok(Some(Message::Deflated(message))) => {
-                    reader.inflate(&message, &mut inflater, &LIMITS).map(Some)
-                }
-                outcome => outcome,
+                Ok(Some(received)) => reader.inflate(received, &mut inflater, &LIMITS),
+                Ok(None) => break,
+                Err(violation) => Err(violation),
             };
             match outcome {
-                Ok(Some(message)) => messages.push(kept(message)),
-                Ok(None) => break,
+                Ok(message) => messages.push(kept(message)),
                 Err(violation) => return (messages, Some(violation)),
             }
         }
@@ -59,7 +57,6 @@ fn kept(message: Message<'_>) -> Message<'static> {
             within(bytes.len());
             Message::Binary(Cow::Owned(bytes.into_owned()))
         }
-        Message::Deflated(_) => unreachable!("it was inflated"),
         Message::Ping(payload) => Message::Ping(Cow::Owned(payload.into_owned())),
         Message::Pong(payload) => Message::Pong(Cow::Owned(payload.into_owned())),
         Message::Close(code) => Message::Close(code),

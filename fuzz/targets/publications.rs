@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use causeway_protocol::frame::{FrameLimits, FrameReader, Message, Role};
+use causeway_protocol::frame::{FrameLimits, FrameReader, Message, Received, Role};
 use causeway_protocol::{Publication, Topic};
 use serde_json::value::RawValue;
 
@@ -36,7 +36,7 @@ const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
 fn text_of(frame: &[u8]) -> String {
     let limits = FrameLimits { message_bytes_max: usize::MAX, ..FrameLimits::default() };
     match FrameReader::new(Role::Client).next(&mut &mut frame.to_vec()[..], &limits) {
-        Ok(Some(Message::Text(text))) => text.into_owned(),
+        Ok(Some(Received::Plain(Message::Text(text)))) => text.into_owned(),
         other => panic!("expected one text frame, found {other:?}"),
     }
 }

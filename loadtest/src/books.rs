@@ -234,7 +234,7 @@ impl Books {
 
 #[cfg(test)]
 mod tests {
-    use causeway_protocol::frame::{FrameLimits, FrameReader, Message, Role};
+    use causeway_protocol::frame::{FrameLimits, FrameReader, Message, Received, Role};
     use causeway_protocol::{Publication, Topic};
 
     use super::*;
@@ -251,7 +251,7 @@ mod tests {
     fn delivered(payload: String) -> String {
         let mut frame = Publication::new(Topic::parse("t").unwrap(), payload).frame().to_vec();
         match FrameReader::new(Role::Client).next(&mut &mut frame[..], &FrameLimits::default()) {
-            Ok(Some(Message::Text(text))) => text.into_owned(),
+            Ok(Some(Received::Plain(Message::Text(text)))) => text.into_owned(),
             other => panic!("not a text frame: {other:?}"),
         }
     }

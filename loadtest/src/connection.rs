@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 
 use causeway_protocol::SUBPROTOCOL;
-use causeway_protocol::frame::{self, FrameLimits, FrameReader, Message, Opcode, Role, Violation};
+use causeway_protocol::frame::{self, FrameLimits, FrameReader, Message, Opcode, Received, Role, Violation};
 use mio::event::{Event, Source};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -125,12 +125,12 @@ impl Connection {
     }
 
     fn take_frames(&mut self, mut bytes: &mut [u8], heard: &mut impl FnMut(&str)) -> Result<(), Ended> {
-        while let Some(message) = self.reader.next(&mut bytes, &LIMITS)? {
+        while let Some(Received::Plain(message)) = self.reader.next(&mut bytes, &LIMITS)? {
             match message {
                 Message::Text(text) => heard(&text),
                 Message::Ping(payload) => self.send_frame(Opcode::Pong, &payload)?,
                 Message::Close(code) => return Err(Ended::Closed(code)),
-                Message::Binary(_) | Message::Deflated(_) | Message::Pong(_) => {}
+                Message::Binary(_) | Message::Pong(_) => {}
             }
         }
         Ok(())

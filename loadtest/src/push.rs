@@ -54,7 +54,7 @@ impl Push {
 
 #[cfg(test)]
 mod tests {
-    use causeway_protocol::frame::{FrameLimits, FrameReader, Message, Role};
+    use causeway_protocol::frame::{FrameLimits, FrameReader, Message, Received, Role};
     use causeway_protocol::{GapReason, Push as Sent};
 
     use super::*;
@@ -69,7 +69,8 @@ mod tests {
         {
             let mut frame = sent.frame().to_vec();
             let mut reader = FrameReader::new(Role::Client);
-            let Ok(Some(Message::Text(text))) = reader.next(&mut &mut frame[..], &FrameLimits::default())
+            let Ok(Some(Received::Plain(Message::Text(text)))) =
+                reader.next(&mut &mut frame[..], &FrameLimits::default())
             else {
                 panic!("not a text frame");
             };

@@ -89,7 +89,7 @@ fn nibbles(digits: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use causeway_protocol::frame::{FrameLimits, FrameReader, Message, Role};
+    use causeway_protocol::frame::{FrameLimits, FrameReader, Message, Received, Role};
     use causeway_protocol::{Publication, Topic};
 
     use super::*;
@@ -101,7 +101,7 @@ mod tests {
         let mut frame = publication.frame().to_vec();
         let mut reader = FrameReader::new(Role::Client);
         match reader.next(&mut &mut frame[..], &FrameLimits::default()) {
-            Ok(Some(Message::Text(text))) => text.into_owned(),
+            Ok(Some(Received::Plain(Message::Text(text)))) => text.into_owned(),
             other => panic!("not a text frame: {other:?}"),
         }
     }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use causeway_hub::SessionKey;
 use causeway_protocol::CloseCode;
-use causeway_protocol::frame::{FrameReader, Message};
+use causeway_protocol::frame::{FrameReader, Message, Received};
 
 use crate::socket::Socket;
 use crate::worker::Worker;
@@ -38,17 +38,16 @@ impl Connection {
         while !self.is_flood() {
             let limits = self.worker.frame_limits.get();
             let outcome = match self.reader.next(&mut bytes, &limits) {
+                Ok(None) => break,
                 // Whoever is being closed is not worth the time.
-                Ok(Some(Message::Deflated(_))) if !self.is_open() => continue,
-                Ok(Some(Message::Deflated(message))) => {
-                    let mut inflater = self.worker.inflater.borrow_mut();
-                    self.reader.inflate(&message, &mut inflater, &limits).map(Some)
+                Ok(Some(Received::Deflated(_))) if !self.is_open() => continue,
+                Ok(Some(received)) => {
+                    self.reader.inflate(received, &mut self.worker.inflater.borrow_mut(), &limits)
                 }
-                outcome => outcome,
+                Err(violation) => Err(violation),
             };
             match outcome {
-                Ok(Some(message)) => self.act_on(&message),
-                Ok(None) => break,
+                Ok(message) => self.act_on(&message),
                 Err(violation) => {
                     let code = violation.close_code();
                     if self.worker.node.repeats.may_tell("violation", code.name()) {
@@ -76,7 +75,6 @@ impl Connection {
                 }
             }
             Message::Binary(_) => self.close(CloseCode::UnsupportedData),
-            Message::Deflated(_) => unreachable!("it was inflated"),
             Message::Ping(payload) => worker.hub.borrow_mut().pinged(self.key, payload, now),
             Message::Pong(_) => worker.hub.borrow_mut().ponged(self.key, now),
             Message::Close(code) => worker.hub.borrow_mut().closed_by_client(self.key, *code, now),

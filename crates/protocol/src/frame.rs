@@ -14,5 +14,5 @@ mod writer;
 pub use deflate::{DeflateCounts, Deflater, Inflater};
 pub use extension::{DeflateAgreement, MalformedExtensions};
 pub use header::Opcode;
-pub use reader::{Deflated, FrameLimits, FrameReader, Message, Role, Violation};
+pub use reader::{Deflated, FrameLimits, FrameReader, Message, Received, Role, Violation};
 pub use writer::{FrameBuilder, close, close_echo, masked, ping, pong};

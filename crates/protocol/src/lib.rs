@@ -8,14 +8,14 @@
 //! The server's side of one short connection, from the welcome to the drain:
 //!
 //! ```
-//! use causeway_protocol::frame::{self, FrameLimits, FrameReader, Message, Opcode, Role};
+//! use causeway_protocol::frame::{self, FrameLimits, FrameReader, Message, Opcode, Received, Role};
 //! use causeway_protocol::{CloseCode, Command, GapReason, Publication, Push, Reply, Topic};
 //!
 //! /// What a client reads from a frame that the server wrote.
 //! fn client_reads(frame: &[u8]) -> String {
 //!     let mut bytes = frame.to_vec();
 //!     match FrameReader::new(Role::Client).next(&mut &mut bytes[..], &FrameLimits::default()) {
-//!         Ok(Some(Message::Text(text))) => text.into_owned(),
+//!         Ok(Some(Received::Plain(Message::Text(text)))) => text.into_owned(),
 //!         other => panic!("expected a text frame, found {other:?}"),
 //!     }
 //! }
@@ -37,7 +37,7 @@
 //! let mut reader = FrameReader::new(Role::Server);
 //! let limits = FrameLimits::default();
 //! assert_eq!(reader.next(&mut &mut *first, &limits), Ok(None));
-//! let Ok(Some(Message::Text(text))) = reader.next(&mut &mut *second, &limits) else { panic!() };
+//! let Ok(Some(Received::Plain(Message::Text(text)))) = reader.next(&mut &mut *second, &limits) else { panic!() };
 //! let (id, command) = Command::parse(&text).unwrap();
 //! let Command::Subscribe { topics } = command else { panic!() };
 //! assert_eq!(topics, ["orders.42"]);
@@ -66,7 +66,7 @@
 //! assert_eq!(client_reads(&Push::Drain { reconnect_in_ms: 1830 }.frame()), r#"{"op":"drain","reconnect_in_ms":1830}"#);
 //! let mut close = frame::close(CloseCode::ServiceRestart).to_vec();
 //! let mut reader = FrameReader::new(Role::Client);
-//! assert_eq!(reader.next(&mut &mut close[..], &limits), Ok(Some(Message::Close(Some(1012)))));
+//! assert_eq!(reader.next(&mut &mut close[..], &limits), Ok(Some(Received::Plain(Message::Close(Some(1012))))));
 //! ```
 
 pub mod frame;

@@ -83,7 +83,7 @@ fn is_json(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{FrameLimits, FrameReader, Message, Role};
+    use crate::frame::{FrameLimits, FrameReader, Message, Received, Role};
 
     /// The text of the frame that carries `payload`.
     fn pushed(payload: &[u8]) -> String {
@@ -91,7 +91,7 @@ mod tests {
         let mut frame = publication.frame().to_vec();
         let limits = FrameLimits { message_bytes_max: 1 << 20, ..FrameLimits::default() };
         match FrameReader::new(Role::Client).next(&mut &mut frame[..], &limits) {
-            Ok(Some(Message::Text(text))) => text.into_owned(),
+            Ok(Some(Received::Plain(Message::Text(text)))) => text.into_owned(),
             other => panic!("expected a text frame, found {other:?}"),
         }
     }

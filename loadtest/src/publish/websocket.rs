@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
-use causeway_protocol::frame::{FrameLimits, FrameReader, Message, Opcode, Role, masked};
+use causeway_protocol::frame::{FrameLimits, FrameReader, Message, Opcode, Received, Role, masked};
 
 use super::{Dialect, dial};
 use crate::address::GatewayAddress;
@@ -46,7 +46,7 @@ impl Dialect for WebSocket {
     fn answers(&mut self, input: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<usize, String> {
         let (mut bytes, mut answers) = (&mut input[..], 0);
         let limits = FrameLimits::default();
-        while let Some(message) =
+        while let Some(Received::Plain(message)) =
             self.reader.next(&mut bytes, &limits).map_err(|violation| violation.to_string())?
         {
             match message {
@@ -77,7 +77,9 @@ mod tests {
         let mut out = Vec::new();
         websocket().request("a.b", r#"{"x":1}"#, &mut out);
         let mut reader = FrameReader::new(Role::Server);
-        let Ok(Some(Message::Text(text))) = reader.next(&mut &mut out[..], &FrameLimits::default()) else {
+        let Ok(Some(Received::Plain(Message::Text(text)))) =
+            reader.next(&mut &mut out[..], &FrameLimits::default())
+        else {
             panic!("not a text frame")
         };
         let (id, command) = Command::parse(&text).unwrap();

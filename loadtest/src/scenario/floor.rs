@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use causeway_protocol::frame::{FrameLimits, FrameReader, Message, Role};
+use causeway_protocol::frame::{FrameLimits, FrameReader, Message, Received, Role};
 use causeway_protocol::{Publication, Topic};
 use clap::Args;
 use mio::{Events, Interest, Poll, Token};
@@ -169,7 +169,7 @@ impl FarEnd {
             read => read?,
         };
         let (mut bytes, mut deliveries) = (&mut scratch[..len], 0);
-        while let Some(message) =
+        while let Some(Received::Plain(message)) =
             self.reader.next(&mut bytes, &FrameLimits::default()).map_err(io::Error::other)?
         {
             deliveries += usize::from(matches!(message, Message::Text(text) if stamp.read(&text).is_some()));

@@ -6,7 +6,7 @@ use std::process::{Command as Program, Output};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use causeway_protocol::frame::{FrameLimits, FrameReader, Message, Role, close};
+use causeway_protocol::frame::{FrameLimits, FrameReader, Message, Received, Role, close};
 use causeway_protocol::{
     CloseCode, Command, CommandId, ErrorCode, GapReason, Publication, Push, Reply, Topic,
 };
@@ -153,7 +153,7 @@ fn serve_client(mut client: TcpStream, node: Node, bus: &Mutex<Bus>) {
     let (mut reader, mut buffer) = (FrameReader::new(Role::Server), [0; 4096]);
     while let Ok(len @ 1..) = client.read(&mut buffer) {
         let mut input = &mut buffer[..len];
-        while let Some(message) = reader.next(&mut input, &FrameLimits::default()).unwrap() {
+        while let Some(Received::Plain(message)) = reader.next(&mut input, &FrameLimits::default()).unwrap() {
             match message {
                 Message::Text(text) => answer_command(&text, &mut client, bus),
                 Message::Close(_) => return,

@@ -97,7 +97,6 @@ impl From<Message<'_>> for Said {
         match message {
             Message::Text(text) => serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}")),
             Message::Binary(bytes) => panic!("the hub sends text only: {bytes:?}"),
-            Message::Deflated(message) => panic!("to be inflated first: {message:?}"),
             Message::Ping(payload) => {
                 assert!(payload.is_empty());
                 Self::PingFrame
@@ -249,13 +248,9 @@ fn reader(may_deflate: bool) -> FrameReader {
 
 fn next(reader: &mut FrameReader, unread: &mut &mut [u8]) -> Option<Said> {
     let limits = FrameLimits { message_bytes_max: 1 << 20, ..FrameLimits::default() };
-    let message = match reader.next(unread, &limits).expect("the hub writes good frames")? {
-        Message::Deflated(message) => {
-            reader.inflate(&message, &mut Inflater::default(), &limits).expect("the hub compresses well")
-        }
-        message => message,
-    };
-    Some(message.into())
+    let received = reader.next(unread, &limits).expect("the hub writes good frames")?;
+    let message = reader.inflate(received, &mut Inflater::default(), &limits);
+    Some(message.expect("the hub compresses well").into())
 }
 
 /// The bytes of the first `frames` that wait.

@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use causeway_protocol::frame::{
-    self, Deflater, FrameBuilder, FrameLimits, FrameReader, Inflater, Message, Opcode, Role,
+    self, Deflater, FrameBuilder, FrameLimits, FrameReader, Inflater, Message, Opcode, Received, Role,
 };
 use causeway_protocol::{Command, Pattern, Publication, Topic};
 use path::HotPath;
@@ -116,8 +116,8 @@ fn read(frame: &[u8], piece_bytes: usize) -> Box<dyn FnMut()> {
             buffer.copy_from_slice(&frame);
             let mut texts = 0;
             for piece in buffer.chunks_mut(piece_bytes) {
-                let message = reader.next(&mut &mut *piece, &limits).expect("a good frame");
-                texts += u32::from(matches!(black_box(message), Some(Message::Text(_))));
+                let received = reader.next(&mut &mut *piece, &limits).expect("a good frame");
+                texts += u32::from(matches!(black_box(received), Some(Received::Plain(Message::Text(_)))));
             }
             assert_eq!(texts, 1, "the whole frame is one message");
         }
@@ -158,9 +158,9 @@ fn inflate() -> Box<dyn FnMut()> {
     let limits = FrameLimits::default();
     Box::new(move || {
         for _ in 0..1000 {
-            let message = reader.next(&mut &mut buffer[..], &limits);
-            let Ok(Some(Message::Deflated(message))) = message else { panic!("one compressed message") };
-            let text = reader.inflate(&message, &mut inflater, &limits);
+            let received = reader.next(&mut &mut buffer[..], &limits);
+            let received = received.expect("a good frame").expect("a whole one");
+            let text = reader.inflate(received, &mut inflater, &limits);
             assert!(matches!(black_box(text), Ok(Message::Text(text)) if text.len() == 1024));
         }
     })

@@ -8,8 +8,8 @@
 //! arrived, never with the bytes that were announced. Text is judged as it arrives, so that a bad byte ends
 //! the connection before the rest of a long message has been sent.
 //!
-//! A compressed message (RFC 7692) is given back as it came, when it is whole. Whether it is worth inflating is the
-//! caller's decision, because that is what costs.
+//! A compressed message (RFC 7692) is given back as it came, when it is whole: [`Received`] becomes [`Message`] by
+//! [`FrameReader::inflate`]. Whether that is worth it is the caller's decision, because it is what costs.
 
 use std::borrow::Cow;
 use std::mem;
@@ -61,6 +61,16 @@ impl FrameLimits {
     }
 }
 
+/// What came from a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received<'a> {
+    /// What it said.
+    Plain(Message<'a>),
+    /// The same compressed, on a connection that agreed on that: to be inflated by [`FrameReader::inflate`], or
+    /// ignored. In a box, so that plain messages take no more room for it.
+    Deflated(Box<Deflated<'a>>),
+}
+
 /// What a peer said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
@@ -68,9 +78,6 @@ pub enum Message<'a> {
     Text(Cow<'a, str>),
     /// A whole binary message.
     Binary(Cow<'a, [u8]>),
-    /// A whole message that is compressed, on a connection that agreed on that: to be inflated by
-    /// [`FrameReader::inflate`], or ignored. In a box, so that the others are no larger for it.
-    Deflated(Box<Deflated<'a>>),
     /// To be answered with a pong of the same payload (at most 125 bytes).
     Ping(Cow<'a, [u8]>),
     /// The answer to a ping, or unasked.
@@ -85,13 +92,6 @@ pub enum Message<'a> {
 pub struct Deflated<'a> {
     is_text: bool,
     payload: Cow<'a, [u8]>,
-}
-
-impl Deflated<'_> {
-    /// The same, of its own.
-    pub fn into_owned(self) -> Deflated<'static> {
-        Deflated { is_text: self.is_text, payload: Cow::Owned(self.payload.into_owned()) }
-    }
 }
 
 /// How a peer broke the rules. Nothing it sends afterwards means anything: the connection must be closed with
@@ -185,24 +185,37 @@ impl FrameReader {
         &mut self,
         input: &mut &'a mut [u8],
         limits: &FrameLimits,
-    ) -> Result<Option<Message<'a>>, Violation> {
+    ) -> Result<Option<Received<'a>>, Violation> {
         if self.is_ended {
             *input = &mut [];
         }
         let outcome = self.advance(input, limits);
-        self.is_ended |= matches!(outcome, Err(_) | Ok(Some(Message::Close(_))));
+        self.is_ended |= matches!(outcome, Err(_) | Ok(Some(Received::Plain(Message::Close(_)))));
         if self.is_ended || self.incomplete.as_ref().is_some_and(|incomplete| incomplete.is_empty()) {
             self.incomplete = None;
         }
         outcome
     }
 
-    /// What a compressed message says: [`Message::Text`] or [`Message::Binary`].
+    /// What the peer said; a compressed message is inflated for that.
     ///
     /// # Errors
-    /// A [`Violation`], with which the reader has ended. Of a message that is too big no more is inflated than may be,
-    /// and 16 KiB.
-    pub fn inflate(
+    /// A [`Violation`] by a compressed message, with which the reader has ended. Of one that is too big no more is
+    /// inflated than may be, and 16 KiB.
+    #[inline]
+    pub fn inflate<'a>(
+        &mut self,
+        received: Received<'a>,
+        inflater: &mut Inflater,
+        limits: &FrameLimits,
+    ) -> Result<Message<'a>, Violation> {
+        match received {
+            Received::Plain(message) => Ok(message),
+            Received::Deflated(message) => self.inflate_deflated(&message, inflater, limits),
+        }
+    }
+
+    fn inflate_deflated(
         &mut self,
         message: &Deflated<'_>,
         inflater: &mut Inflater,
@@ -225,13 +238,13 @@ impl FrameReader {
         &mut self,
         input: &mut &'a mut [u8],
         limits: &FrameLimits,
-    ) -> Result<Option<Message<'a>>, Violation> {
+    ) -> Result<Option<Received<'a>>, Violation> {
         loop {
             if self.frame_in_progress().is_none() {
                 let Some(header) = self.read_header(input)? else { return Ok(None) };
                 self.admit(&header, limits)?;
                 if let Some(payload) = self.take_whole_message(&header, input) {
-                    return message(&header, Cow::Borrowed(payload)).map(Some);
+                    return received(&header, Cow::Borrowed(payload)).map(Some);
                 }
                 self.open(header);
             }
@@ -239,7 +252,7 @@ impl FrameReader {
                 Progress::Starved => return Ok(None),
                 Progress::Fragment => {}
                 Progress::Control(header, payload) => {
-                    return message(&header, Cow::Owned(payload)).map(Some);
+                    return received(&header, Cow::Owned(payload)).map(Some);
                 }
                 Progress::Message(assembly) => return assembly.finish().map(Some),
             }
@@ -394,36 +407,36 @@ impl Assembly {
         Ok(())
     }
 
-    fn finish(self) -> Result<Message<'static>, Violation> {
+    fn finish(self) -> Result<Received<'static>, Violation> {
         if self.is_deflated {
             let (is_text, payload) = (self.is_text, Cow::Owned(self.bytes));
-            return Ok(Message::Deflated(Box::new(Deflated { is_text, payload })));
+            return Ok(Received::Deflated(Box::new(Deflated { is_text, payload })));
         }
         if !self.is_text {
-            return Ok(Message::Binary(Cow::Owned(self.bytes)));
+            return Ok(Received::Plain(Message::Binary(Cow::Owned(self.bytes))));
         }
         if self.utf8_len != self.bytes.len() {
             return Err(Violation::InvalidUtf8);
         }
         let text = String::from_utf8(self.bytes).map_err(|_| Violation::InvalidUtf8)?;
-        Ok(Message::Text(Cow::Owned(text)))
+        Ok(Received::Plain(Message::Text(Cow::Owned(text))))
     }
 }
 
 /// What a whole frame that is not a fragment says.
 #[inline]
-fn message<'a>(header: &Header, payload: Cow<'a, [u8]>) -> Result<Message<'a>, Violation> {
+fn received<'a>(header: &Header, payload: Cow<'a, [u8]>) -> Result<Received<'a>, Violation> {
     if header.is_deflated {
         let is_text = header.opcode == Opcode::Text;
-        return Ok(Message::Deflated(Box::new(Deflated { is_text, payload })));
+        return Ok(Received::Deflated(Box::new(Deflated { is_text, payload })));
     }
-    Ok(match header.opcode {
-        Opcode::Text => return text(payload),
+    Ok(Received::Plain(match header.opcode {
+        Opcode::Text => text(payload)?,
         Opcode::Binary | Opcode::Continuation => Message::Binary(payload),
         Opcode::Ping => Message::Ping(payload),
         Opcode::Pong => Message::Pong(payload),
         Opcode::Close => Message::Close(close_code(&payload)?),
-    })
+    }))
 }
 
 fn text(payload: Cow<'_, [u8]>) -> Result<Message<'_>, Violation> {
@@ -490,14 +503,12 @@ mod tests {
             let mut input = piece;
             loop {
                 let outcome = match reader.next(&mut input, &LIMITS) {
-                    Ok(Some(Message::Deflated(message))) => {
-                        reader.inflate(&message, &mut inflater, &LIMITS).map(Some)
-                    }
-                    outcome => outcome,
+                    Ok(Some(received)) => reader.inflate(received, &mut inflater, &LIMITS),
+                    Ok(None) => break,
+                    Err(violation) => Err(violation),
                 };
                 match outcome {
-                    Ok(Some(message)) => messages.push(owned(message)),
-                    Ok(None) => break,
+                    Ok(message) => messages.push(owned(message)),
                     Err(violation) => return (messages, Some(violation)),
                 }
             }
@@ -525,7 +536,6 @@ mod tests {
         match message {
             Message::Text(text) => Message::Text(Cow::Owned(text.into_owned())),
             Message::Binary(bytes) => Message::Binary(Cow::Owned(bytes.into_owned())),
-            Message::Deflated(message) => Message::Deflated(Box::new(message.into_owned())),
             Message::Ping(bytes) => Message::Ping(Cow::Owned(bytes.into_owned())),
             Message::Pong(bytes) => Message::Pong(Cow::Owned(bytes.into_owned())),
             Message::Close(code) => Message::Close(code),
@@ -563,7 +573,7 @@ mod tests {
         let mut bytes = [frame(0x01, b"Hel"), frame(0x80, b"lo")].concat();
         let mut reader = FrameReader::new(Role::Server);
         let mut input = &mut bytes[..];
-        assert_eq!(reader.next(&mut input, &LIMITS), Ok(Some(text("Hello"))));
+        assert_eq!(reader.next(&mut input, &LIMITS), Ok(Some(Received::Plain(text("Hello")))));
         assert!(reader.incomplete.is_none());
         assert_eq!(size_of::<FrameReader>(), 16);
     }
@@ -708,8 +718,8 @@ mod tests {
         let mut bytes = [frame(0xc1, b"not DEFLATE"), frame(0x81, b"late")].concat();
         let mut input = &mut bytes[..];
         let mut reader = FrameReader::new(Role::Server).with_deflate();
-        let Ok(Some(Message::Deflated(message))) = reader.next(&mut input, &LIMITS) else { panic!() };
-        let outcome = reader.inflate(&message, &mut Inflater::default(), &LIMITS);
+        let received = reader.next(&mut input, &LIMITS).unwrap().unwrap();
+        let outcome = reader.inflate(received, &mut Inflater::default(), &LIMITS);
         assert_eq!(outcome, Err(Violation::InvalidDeflate));
         assert_eq!(reader.next(&mut input, &LIMITS), Ok(None));
     }

@@ -135,7 +135,7 @@ mod tests {
     use std::borrow::Cow;
 
     use super::*;
-    use crate::frame::{FrameLimits, FrameReader, Message, Role};
+    use crate::frame::{FrameLimits, FrameReader, Message, Received, Role};
 
     #[test]
     fn a_frame_takes_no_more_memory_than_its_length_says() {
@@ -158,8 +158,9 @@ mod tests {
             let payload = vec![b'x'; len];
             let mut bytes = whole(Opcode::Binary, &payload).to_vec();
             let mut reader = FrameReader::new(Role::Client);
-            let message = reader.next(&mut &mut bytes[..], &limits).unwrap();
-            assert_eq!(message, Some(Message::Binary(Cow::Borrowed(&payload[..]))), "{len} bytes");
+            let received = reader.next(&mut &mut bytes[..], &limits).unwrap();
+            let message = Message::Binary(Cow::Borrowed(&payload[..]));
+            assert_eq!(received, Some(Received::Plain(message)), "{len} bytes");
         }
     }
 
