@@ -3,8 +3,17 @@
 #![cfg(test)]
 
 mod allocations;
+mod counters;
 mod deflate;
+mod drains;
+mod endings;
+mod gaps;
 mod model;
+mod neighbours;
+mod operators;
+mod pings;
+mod publishes;
 mod simulation;
-mod stories;
+mod subscriptions;
 mod support;
+mod tokens;

@@ -277,6 +277,20 @@ pub(crate) fn topic(name: &str) -> Topic {
     Topic::parse(name).unwrap()
 }
 
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+/// A tick may be late by one slot of the deadlines, and comes four times a second.
+pub(crate) const LATE: Duration = Duration::from_millis(550);
+
+/// A stage with the usual limits.
+pub(crate) fn stage() -> Stage {
+    Stage::new(HubLimits::default())
+}
+
+/// No pings, so that nothing is heard but what the story is about.
+pub(crate) fn quiet_stage() -> Stage {
+    Stage::new(HubLimits { ping_interval: Duration::from_secs(86_400), ..HubLimits::default() })
+}
+
 /// A hub, its clients, a broker that confirms when told to, and a clock that moves when told to.
 pub(crate) struct Stage {
     pub(crate) hub: Hub,
