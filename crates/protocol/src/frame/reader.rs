@@ -190,7 +190,7 @@ impl FrameReader {
             *input = &mut [];
         }
         let outcome = self.advance(input, limits);
-        self.is_ended |= matches!(outcome, Err(_) | Ok(Some(Received::Plain(Message::Close(_)))));
+        self.is_ended |= outcome.is_err();
         if self.is_ended || self.incomplete.as_ref().is_some_and(|incomplete| incomplete.is_empty()) {
             self.incomplete = None;
         }
@@ -227,7 +227,7 @@ impl FrameReader {
             Uninflatable::TooBig => Violation::TooBig(bytes_max),
         });
         let outcome = inflated.and_then(|bytes| match message.is_text {
-            true => text(Cow::Owned(bytes)),
+            true => text(Cow::Owned(bytes)).map(Message::Text),
             false => Ok(Message::Binary(Cow::Owned(bytes))),
         });
         self.is_ended |= outcome.is_err();
@@ -244,7 +244,7 @@ impl FrameReader {
                 let Some(header) = self.read_header(input)? else { return Ok(None) };
                 self.admit(&header, limits)?;
                 if let Some(payload) = self.take_whole_message(&header, input) {
-                    return received(&header, Cow::Borrowed(payload)).map(Some);
+                    return self.received(&header, Cow::Borrowed(payload)).map(Some);
                 }
                 self.open(header);
             }
@@ -252,7 +252,7 @@ impl FrameReader {
                 Progress::Starved => return Ok(None),
                 Progress::Fragment => {}
                 Progress::Control(header, payload) => {
-                    return received(&header, Cow::Owned(payload)).map(Some);
+                    return self.received(&header, Cow::Owned(payload)).map(Some);
                 }
                 Progress::Message(assembly) => return assembly.finish().map(Some),
             }
@@ -320,6 +320,25 @@ impl FrameReader {
         let payload = split_front(input, len);
         mask::apply(payload, header.mask, 0);
         Some(payload)
+    }
+
+    /// What a whole frame that is not a fragment says. With a close it is the last.
+    #[inline]
+    fn received<'a>(&mut self, header: &Header, payload: Cow<'a, [u8]>) -> Result<Received<'a>, Violation> {
+        if header.is_deflated {
+            let is_text = header.opcode == Opcode::Text;
+            return Ok(Received::Deflated(Box::new(Deflated { is_text, payload })));
+        }
+        Ok(Received::Plain(match header.opcode {
+            Opcode::Text => Message::Text(text(payload)?),
+            Opcode::Binary | Opcode::Continuation => Message::Binary(payload),
+            Opcode::Ping => Message::Ping(payload),
+            Opcode::Pong => Message::Pong(payload),
+            Opcode::Close => {
+                self.is_ended = true;
+                Message::Close(close_code(&payload)?)
+            }
+        }))
     }
 
     fn open(&mut self, header: Header) {
@@ -423,29 +442,13 @@ impl Assembly {
     }
 }
 
-/// What a whole frame that is not a fragment says.
-#[inline]
-fn received<'a>(header: &Header, payload: Cow<'a, [u8]>) -> Result<Received<'a>, Violation> {
-    if header.is_deflated {
-        let is_text = header.opcode == Opcode::Text;
-        return Ok(Received::Deflated(Box::new(Deflated { is_text, payload })));
-    }
-    Ok(Received::Plain(match header.opcode {
-        Opcode::Text => text(payload)?,
-        Opcode::Binary | Opcode::Continuation => Message::Binary(payload),
-        Opcode::Ping => Message::Ping(payload),
-        Opcode::Pong => Message::Pong(payload),
-        Opcode::Close => Message::Close(close_code(&payload)?),
-    }))
-}
-
-fn text(payload: Cow<'_, [u8]>) -> Result<Message<'_>, Violation> {
-    Ok(Message::Text(match payload {
+fn text(payload: Cow<'_, [u8]>) -> Result<Cow<'_, str>, Violation> {
+    match payload {
         Cow::Borrowed(bytes) => {
-            Cow::Borrowed(simdutf8::basic::from_utf8(bytes).map_err(|_| Violation::InvalidUtf8)?)
+            simdutf8::basic::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| Violation::InvalidUtf8)
         }
-        Cow::Owned(bytes) => Cow::Owned(String::from_utf8(bytes).map_err(|_| Violation::InvalidUtf8)?),
-    }))
+        Cow::Owned(bytes) => String::from_utf8(bytes).map(Cow::Owned).map_err(|_| Violation::InvalidUtf8),
+    }
 }
 
 /// Reads a close payload: empty, or a code that may be sent (RFC 6455 §7.4) and a reason in UTF-8.
