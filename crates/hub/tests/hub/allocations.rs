@@ -1,8 +1,9 @@
-//! What is allocated for a message and kept for a session: counted, because no other test would notice more.
+//! What is allocated for a message, and kept for a session and a worker: counted, because no other test would notice more.
 
 use allocation_counter::{AllocationInfo, measure};
 use causeway_hub::{HubLimits, Outbox, SessionKey};
 use causeway_protocol::Publication;
+use causeway_protocol::frame::{Deflater, FrameLimits, FrameReader, Inflater, Role};
 
 use crate::support::{Client, Stage, policy, topic};
 
@@ -108,4 +109,28 @@ fn an_outbox_holds_no_heap_after_a_burst() {
         write_all(&mut stage);
     });
     assert_eq!(all.bytes_current, -OUTBOX_BYTES_KEPT, "even what it had kept before");
+}
+
+const KIB: i64 = 1024;
+
+#[test]
+fn what_compresses_keeps_260_kib_and_what_inflates_63() {
+    let message = Publication::new(topic("orders.42"), "all work and no play ".repeat(50));
+    let (mut deflater, mut inflater) = (Deflater::default(), Inflater::default());
+    let mut deflated = Vec::new();
+    let frame = message.frame();
+    let compressing = measure(|| drop(deflater.compress(frame).expect("it is worth it"))).bytes_current;
+    deflated.extend_from_slice(&deflater.compress(frame).expect("it is worth it"));
+
+    let mut reader = FrameReader::new(Role::Client).with_deflate();
+    let received = reader.next(&mut &mut deflated[..], &FrameLimits::default()).unwrap().unwrap();
+    let inflating = measure(|| {
+        drop(
+            reader.inflate(received, &mut inflater, &FrameLimits::default()).expect("it was compressed well"),
+        );
+    });
+    // Their documentation says so.
+    for (found, expected) in [(compressing, 260 * KIB), (inflating.bytes_current, 63 * KIB)] {
+        assert!((found - expected).abs() < 2 * KIB, "{found} bytes, not {expected}");
+    }
 }
