@@ -1,7 +1,7 @@
 //! One client connection: its upgrade, then its frames.
 //!
 //! It owns its socket and keeps bytes only while something is incomplete: an answer to the upgrade, a frame cut
-//! in two, a command the kernel has no room for. Reading happens in a buffer that all connections share.
+//! in two, a command the kernel has no room for. Reading happens in a [`Scratch`] that all connections share.
 //!
 //! It judges the gateway's speed, not its manners: that the upgrade is answered with the right
 //! `Sec-WebSocket-Accept` is for other clients to check.
@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 
 use causeway_protocol::SUBPROTOCOL;
-use causeway_protocol::frame::{self, FrameLimits, FrameReader, Message, Opcode, Received, Role, Violation};
+use causeway_protocol::frame::{self, FrameLimits, FrameReader, Inflater, Message, Opcode, Role, Violation};
 use mio::event::{Event, Source};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -18,11 +18,14 @@ use socket2::{Domain, Socket, Type};
 
 use crate::address::GatewayAddress;
 use crate::clock::Moment;
+use crate::scratch::Scratch;
 
 /// A gateway may configure longer messages than the protocol's default.
 const LIMITS: FrameLimits = FrameLimits { message_bytes_max: 16 * 1024 * 1024, fragments_max: 1024 };
 /// The longest answer to an upgrade that is worth reading.
 const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+/// RFC 7692 §7.
+const DEFLATE: &str = "permessage-deflate";
 /// RFC 6455 §5.3 wants keys that cannot be guessed, to protect what stands between; nothing does here.
 pub(crate) const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -42,6 +45,9 @@ pub(crate) enum Ended {
     /// The upgrade was answered with something else.
     #[error("the upgrade was refused: {0}")]
     Refused(String),
+    /// The upgrade went through without the permessage-deflate that was asked for.
+    #[error("the gateway does not compress")]
+    NotCompressing,
     /// The gateway closed, with this status code.
     #[error("the gateway closed it with {0:?}")]
     Closed(Option<u16>),
@@ -64,17 +70,18 @@ pub(crate) enum Ended {
 
 impl Connection {
     /// Begins connecting from `source` (or as the kernel chooses); the upgrade is sent as soon as the socket is
-    /// connected.
+    /// connected. Its messages shall come compressed if `compress` says so.
     pub(crate) fn open(
         gateway: &GatewayAddress,
         source: Option<IpAddr>,
         token: Option<&str>,
+        compress: bool,
     ) -> io::Result<Self> {
         Ok(Self {
             stream: TcpStream::from_std(connecting_socket(gateway.socket, source)?.into()),
             response: Some(Vec::new()),
             reader: FrameReader::new(Role::Client),
-            unsent: upgrade_request(&gateway.host, token).into_bytes(),
+            unsent: upgrade_request(&gateway.host, token, compress).into_bytes(),
         })
     }
 
@@ -92,14 +99,14 @@ impl Connection {
     pub(crate) fn ready(
         &mut self,
         event: &Event,
-        scratch: &mut [u8],
+        scratch: &mut Scratch,
         mut heard: impl FnMut(&str, Moment),
     ) -> Result<(), Ended> {
         if event.is_writable() && !self.unsent.is_empty() {
             self.flush()?;
         }
         while event.is_readable() {
-            let read_len = match self.stream.read(scratch) {
+            let read_len = match self.stream.read(&mut scratch.buffer) {
                 Ok(0) => return Err(Ended::HungUp),
                 Ok(len) => len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -107,26 +114,44 @@ impl Connection {
                 Err(error) => return Err(error.into()),
             };
             let now = Moment::now();
-            self.take(&mut scratch[..read_len], &mut |text| heard(text, now))?;
+            self.take(read_len, scratch, &mut |text| heard(text, now))?;
             // A short read has emptied the socket (epoll(7)), unless the peer's FIN came with it.
-            if read_len < scratch.len() && !event.is_read_closed() {
+            if read_len < scratch.buffer.len() && !event.is_read_closed() {
                 break;
             }
         }
         Ok(())
     }
 
-    fn take(&mut self, bytes: &mut [u8], heard: &mut impl FnMut(&str)) -> Result<(), Ended> {
-        let Some(response) = &mut self.response else { return self.take_frames(bytes, heard) };
+    /// Takes the first `read_len` bytes of the buffer.
+    fn take(
+        &mut self,
+        read_len: usize,
+        scratch: &mut Scratch,
+        heard: &mut impl FnMut(&str),
+    ) -> Result<(), Ended> {
+        let Scratch { buffer, compress, inflater, wire_bytes, .. } = scratch;
+        let bytes = &mut buffer[..read_len];
+        *wire_bytes += read_len as u64;
+        let Some(response) = &mut self.response else { return self.take_frames(bytes, inflater, heard) };
         response.extend_from_slice(bytes);
         let Some(mut frames) = frames_behind(response)? else { return Ok(()) };
+        if *compress {
+            agreed_on_deflate(response)?;
+            self.reader = FrameReader::new(Role::Client).with_deflate();
+        }
         self.response = None;
-        self.take_frames(&mut frames, heard)
+        self.take_frames(&mut frames, inflater, heard)
     }
 
-    fn take_frames(&mut self, mut bytes: &mut [u8], heard: &mut impl FnMut(&str)) -> Result<(), Ended> {
-        while let Some(Received::Plain(message)) = self.reader.next(&mut bytes, &LIMITS)? {
-            match message {
+    fn take_frames(
+        &mut self,
+        mut bytes: &mut [u8],
+        inflater: &mut Inflater,
+        heard: &mut impl FnMut(&str),
+    ) -> Result<(), Ended> {
+        while let Some(received) = self.reader.next(&mut bytes, &LIMITS)? {
+            match self.reader.inflate(received, inflater, &LIMITS)? {
                 Message::Text(text) => heard(&text),
                 Message::Ping(payload) => self.send_frame(Opcode::Pong, &payload)?,
                 Message::Close(code) => return Err(Ended::Closed(code)),
@@ -177,8 +202,10 @@ fn connecting_socket(gateway: SocketAddr, source: Option<IpAddr>) -> io::Result<
     }
 }
 
-pub(crate) fn upgrade_request(host: &str, token: Option<&str>) -> String {
+pub(crate) fn upgrade_request(host: &str, token: Option<&str>, compress: bool) -> String {
     let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let extensions =
+        if compress { format!("Sec-WebSocket-Extensions: {DEFLATE}\r\n") } else { String::new() };
     format!(
         "GET /v1/connect HTTP/1.1\r\n\
          Host: {host}\r\n\
@@ -187,7 +214,7 @@ pub(crate) fn upgrade_request(host: &str, token: Option<&str>) -> String {
          Sec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: Y2F1c2V3YXktbG9hZHRlcw==\r\n\
          Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\
-         {authorization}\r\n"
+         {extensions}{authorization}\r\n"
     )
 }
 
@@ -201,6 +228,17 @@ pub(crate) fn frames_behind(response: &[u8]) -> Result<Option<Vec<u8>>, Ended> {
         None if response.len() > RESPONSE_BYTES_MAX => Err(Ended::Refused("an endless response".to_owned())),
         None => Ok(None),
     }
+}
+
+/// Whether the answer to an upgrade, now that it is whole, selects permessage-deflate. Nothing else was offered.
+pub(crate) fn agreed_on_deflate(response: &[u8]) -> Result<(), Ended> {
+    let response = String::from_utf8_lossy(response);
+    let mut head =
+        response.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_once(':'));
+    let is_agreed = head.any(|(name, value)| {
+        name.eq_ignore_ascii_case("sec-websocket-extensions") && value.trim_start().starts_with(DEFLATE)
+    });
+    if is_agreed { Ok(()) } else { Err(Ended::NotCompressing) }
 }
 
 /// The status line, and what has arrived of the body.
@@ -230,6 +268,16 @@ mod tests {
             b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 25\r\n\r\n{\"code\":\"unauthenticated\"}";
         let Err(Ended::Refused(reason)) = frames_behind(response) else { panic!("not refused") };
         assert_eq!(reason, "HTTP/1.1 401 Unauthorized {\"code\":\"unauthenticated\"}");
+    }
+
+    #[test]
+    fn compression_is_agreed_on_or_refused() {
+        let answer = |extension: &str| format!("HTTP/1.1 101 Switching Protocols\r\n{extension}\r\nframes");
+        let agreed = answer("sec-websocket-extensions: permessage-deflate; server_no_context_takeover\r\n");
+        assert!(agreed_on_deflate(agreed.as_bytes()).is_ok());
+        for other in ["", "upgrade: permessage-deflate\r\n", "sec-websocket-extensions:\r\n"] {
+            assert!(agreed_on_deflate(answer(other).as_bytes()).is_err(), "{other}");
+        }
     }
 
     #[test]

@@ -15,13 +15,12 @@ use crate::clock::{Moment, thread_cpu};
 use crate::connection::{Connection, Ended};
 use crate::histogram::Recorder;
 use crate::push::Push;
+use crate::scratch::{Scratch, Traffic};
 use crate::source::Sources;
 use crate::token::Tokens;
 
 /// A gateway that does not answer for so long will not.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// One read takes what a socket holds in all but the worst case.
-const SCRATCH_BYTES: usize = 256 * 1024;
 const EVENTS_MAX: usize = 1024;
 /// A poll that took less than this did not sleep: what it found may have been waiting since the one before.
 const SLEEPLESS: Duration = Duration::from_micros(20);
@@ -37,7 +36,7 @@ pub(crate) struct Crowd {
     poll: Poll,
     alarm: Alarm,
     events: Events,
-    scratch: Vec<u8>,
+    scratch: Scratch,
     members: Vec<Member>,
     up: usize,
     idleness: Idleness,
@@ -60,6 +59,8 @@ pub(crate) struct Entrance {
     pub(crate) topic: Box<dyn Fn(usize) -> Option<String>>,
     /// Whether the crowd asks the kernel again and again instead of sleeping.
     pub(crate) busy_poll: bool,
+    /// Whether members have their messages compressed.
+    pub(crate) compress: bool,
 }
 
 struct Member {
@@ -138,14 +139,14 @@ impl Crowd {
     pub(crate) fn new(entrance: Entrance) -> io::Result<Self> {
         let poll = Poll::new()?;
         Ok(Self {
-            entrance,
             alarm: Alarm::new(poll.registry(), ALARM)?,
             poll,
             events: Events::with_capacity(EVENTS_MAX),
-            scratch: vec![0; SCRATCH_BYTES],
+            scratch: Scratch::new(entrance.compress),
             members: Vec::new(),
             up: 0,
             idleness: Idleness::begin(),
+            entrance,
         })
     }
 
@@ -158,12 +159,13 @@ impl Crowd {
     /// Has `member` connect, to the gateway that is its turn.
     pub(crate) fn open(&mut self, member: usize) -> Result<(), CrowdError> {
         self.reserve(member + 1);
-        let Entrance { gateways, tokens, sources, first, stride, .. } = &self.entrance;
+        let Entrance { gateways, tokens, sources, first, stride, compress, .. } = &self.entrance;
         let moves = self.members[member].moves as usize;
         let index = first + member + stride * moves;
         let gateway = &gateways[(first + member + moves) % gateways.len()];
         let source = sources.address(index, gateway.socket.ip());
-        let mut connection = Connection::open(gateway, source, tokens.token(index)?.as_deref())?;
+        let token = tokens.token(index)?;
+        let mut connection = Connection::open(gateway, source, token.as_deref(), *compress)?;
         connection.register(self.poll.registry(), Token(member))?;
         self.members[member].connection = Some(connection);
         self.members[member].enter(State::Opening, Moment::now());
@@ -293,6 +295,11 @@ impl Crowd {
     /// For sockets that are no member's, under tokens from [`FOREIGN_TOKENS`] on.
     pub(crate) fn registry(&self) -> &Registry {
         self.poll.registry()
+    }
+
+    /// What members were sent since the last time.
+    pub(crate) fn take_traffic(&mut self) -> Traffic {
+        self.scratch.take_traffic()
     }
 
     /// What the thread had to spare since the last time.

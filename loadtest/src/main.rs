@@ -31,6 +31,7 @@ mod report;
 mod returns;
 mod run;
 mod scenario;
+mod scratch;
 mod setting;
 mod source;
 mod stamp;

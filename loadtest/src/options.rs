@@ -38,6 +38,10 @@ pub(crate) struct GatewayArgs {
     /// waking the load tester.
     #[arg(long)]
     pub(crate) busy_poll: bool,
+    /// Offer permessage-deflate, inflate what comes and, over WebSocket, compress what is published. A gateway that does not
+    /// agree is a failure.
+    #[arg(long)]
+    pub(crate) compress: bool,
     /// How many processes share the work.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) processes: u32,
@@ -103,6 +107,7 @@ impl GatewayArgs {
             stride: 0,
             topic: Box::new(topic),
             busy_poll: self.busy_poll,
+            compress: self.compress,
         }
     }
 }
@@ -130,7 +135,8 @@ impl PublishArgs {
         gateway: &'a GatewayArgs,
     ) -> Result<Destination<'a>, jsonwebtoken::errors::Error> {
         let token = Tokens::new(&gateway.token).publisher()?;
-        Ok(Destination { via: self.via, redis: self.redis.as_ref(), gateways: &gateway.gateways, token })
+        let (via, redis) = (self.via, self.redis.as_ref());
+        Ok(Destination { via, redis, gateways: &gateway.gateways, token, compress: gateway.compress })
     }
 
     /// What `topic` is called on the road that messages take.

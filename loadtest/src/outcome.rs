@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::histogram::Counts;
 use crate::ledger::Tally;
+use crate::scratch::Traffic;
 use crate::timeline::Timeline;
 
 /// The findings of a process, or of several joined.
@@ -19,6 +20,8 @@ pub(crate) struct Outcome {
     pub(crate) asked: u64,
     /// Messages heard while it counted.
     pub(crate) delivered: u64,
+    /// What that was in bytes.
+    pub(crate) traffic: Traffic,
     /// What was wrong with them, warming up included.
     pub(crate) tally: Tally,
     /// Gaps announced.
@@ -96,6 +99,7 @@ impl Outcome {
             ours.join(theirs);
         }
         self.tally += other.tally;
+        self.traffic += other.traffic;
         self.all_back = self.all_back.max(other.all_back);
         self.busy = self.busy.max(other.busy);
         self.starved = self.starved.max(other.starved);

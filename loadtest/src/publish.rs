@@ -69,6 +69,8 @@ pub(crate) struct Destination<'a> {
     pub(crate) gateways: &'a [GatewayAddress],
     /// What allows publishing there.
     pub(crate) token: Option<String>,
+    /// Whether messages go there compressed, over WebSocket.
+    pub(crate) compress: bool,
 }
 
 /// All links of a process.
@@ -168,7 +170,7 @@ impl Destination<'_> {
             }
             Via::Http => (dial(gateway.socket)?, Box::new(http::Http::new(&gateway.host, token))),
             Via::Websocket => {
-                let (stream, websocket) = websocket::connect(gateway, token)?;
+                let (stream, websocket) = websocket::connect(gateway, token, self.compress)?;
                 (stream, Box::new(websocket))
             }
         })

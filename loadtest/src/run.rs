@@ -161,6 +161,7 @@ impl<'a> Run<'a> {
         let start = self.reach(Mark::Start)?;
         self.books.count_from(start, expected, self.crowd.up());
         self.crowd.take_idleness();
+        self.crowd.take_traffic();
         self.publishers.take_acknowledged();
         self.overdue.take();
         self.returns.opening.take();

@@ -15,4 +15,4 @@ pub use deflate::{DeflateCounts, Deflater, Inflater};
 pub use extension::{DeflateAgreement, MalformedExtensions};
 pub use header::Opcode;
 pub use reader::{Deflated, FrameLimits, FrameReader, Message, Received, Role, Violation};
-pub use writer::{FrameBuilder, close, close_echo, masked, ping, pong};
+pub use writer::{FrameBuilder, close, close_echo, mask_whole, masked, ping, pong};

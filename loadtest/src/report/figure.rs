@@ -49,7 +49,10 @@ figures! {
     PUBLISHED_PER_SECOND = "published_per_second", "messages published per second", PerSecond;
     DELIVERED = "delivered", "deliveries", Count;
     DELIVERIES_PER_SECOND = "deliveries_per_second", "deliveries per second", PerSecond;
+    BYTES_PER_DELIVERY = "bytes_per_delivery", "bytes on the wire per delivery", Count;
+    SAVED = "saved_percent", "saved by compression", Percent;
     CPU_PER_DELIVERY = "cpu_per_delivery_us", "server CPU per delivery", Micros;
+    MEMORY_AFTER = "memory_per_connection_after_kib", "server memory per connection after the messages", KiB;
     P50 = "p50_ms", "latency, half within", Millis;
     P90 = "p90_ms", "latency, 90 % within", Millis;
     P99 = "p99_ms", "latency, 99 % within", Millis;

@@ -9,6 +9,7 @@ use crate::observer::{Mark, Sighting};
 use crate::outcome::Outcome;
 use crate::pace::Pace;
 use crate::process::Reading;
+use crate::scratch::Traffic;
 use crate::wall::Signs;
 
 /// A process that waits for a CPU longer than this share of the time says so.
@@ -30,7 +31,10 @@ pub(crate) const MESSAGES: Section = &[
     &figure::PUBLISHED_PER_SECOND,
     &figure::DELIVERED,
     &figure::DELIVERIES_PER_SECOND,
+    &figure::BYTES_PER_DELIVERY,
+    &figure::SAVED,
     &figure::CPU_PER_DELIVERY,
+    &figure::MEMORY_AFTER,
     &figure::P50,
     &figure::P90,
     &figure::P99,
@@ -159,8 +163,11 @@ fn messages(report: &mut Report, outcome: &Outcome, seen: &Sighting) {
     report.figure(&figure::PUBLISHED_PER_SECOND, outcome.published as f64 / seconds);
     report.figure(&figure::DELIVERED, outcome.delivered as f64);
     report.figure(&figure::DELIVERIES_PER_SECOND, outcome.delivered as f64 / seconds);
+    bytes(report, outcome);
     let server = seen.server(Mark::Start, Mark::End);
     report.cpu_per(&figure::CPU_PER_DELIVERY, server, outcome.delivered as f64);
+    let others = others(outcome, seen);
+    report.resident_per(&figure::MEMORY_AFTER, seen.server(Mark::First, Mark::End), others);
     let latency = outcome.timeline.latency();
     for (figure, share) in [
         (&figure::P50, 0.5),
@@ -172,6 +179,17 @@ fn messages(report: &mut Report, outcome: &Outcome, seen: &Sighting) {
         quantile(report, figure, &latency, share);
     }
     quantile(report, &figure::ACKNOWLEDGED_P99, &outcome.acknowledged, 0.99);
+}
+
+/// What deliveries are on the wire, and what compressed messages would have been besides.
+fn bytes(report: &mut Report, outcome: &Outcome) {
+    let Traffic { wire_bytes, deflated_bytes, plain_bytes } = outcome.traffic;
+    if outcome.delivered > 0 {
+        report.figure(&figure::BYTES_PER_DELIVERY, wire_bytes as f64 / outcome.delivered as f64);
+    }
+    if plain_bytes > 0 {
+        report.figure(&figure::SAVED, 100.0 * (1.0 - deflated_bytes as f64 / plain_bytes as f64));
+    }
 }
 
 fn truth(report: &mut Report, outcome: &Outcome) {

@@ -27,6 +27,7 @@ impl Run<'_> {
             published: self.books.published() - self.counted.published,
             asked: self.counted.asked,
             delivered: self.books.delivered() - self.counted.delivered,
+            traffic: self.crowd.take_traffic(),
             tally: self.books.tally(),
             gaps: self.gaps,
             misrouted: self.books.misrouted(),

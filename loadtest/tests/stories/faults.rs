@@ -61,6 +61,15 @@ fn a_gateway_that_lets_nobody_in_cannot_be_measured() {
 }
 
 #[test]
+fn a_gateway_that_does_not_compress_is_not_measured_as_if_it_did() {
+    let stub = Stub::start(Fault::StayPlain);
+    let output = stub.run("fanout", &(stub.redis() + "--subscribers 2 --for 300ms --compress"));
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("does not compress"), "{error}");
+}
+
+#[test]
 fn upgrades_that_are_refused_are_counted() {
     let report = report(&Stub::start(Fault::RefuseUpgrade).run("connect", "--at-once 2 --for 300ms"), 1);
     assert_eq!(figure(&report, "upgrades"), 0.0);

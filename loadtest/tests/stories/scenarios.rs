@@ -81,6 +81,20 @@ fn messages_travel_over_websocket() {
 }
 
 #[test]
+fn messages_travel_compressed_both_ways() {
+    let options = "--via websocket --payload-bytes 1024 --subscribers 3 --in-flight 4 --for 300ms";
+    let plain = clean(&Stub::start(Fault::None), "fanout", options);
+    let compressed = clean(&Stub::start(Fault::None), "fanout", &format!("{options} --compress"));
+    let bytes = |report| figure(report, "bytes_per_delivery");
+    assert!(bytes(&plain) > 1024.0, "{plain}");
+    assert!(bytes(&compressed) < bytes(&plain) / 1.5, "{compressed}");
+    // It was counted where it was inflated, and is the same but for the frames' headers and the messages' numbers.
+    let saved = 1.0 - bytes(&compressed) / bytes(&plain);
+    assert!((figure(&compressed, "saved_percent") / 100.0 - saved).abs() < 0.05, "{compressed}");
+    assert!(plain["figures"].get("saved_percent").is_none(), "{plain}");
+}
+
+#[test]
 fn every_message_of_a_room_reaches_all_in_it() {
     let stub = Stub::start(Fault::None);
     let options = "--topics 5 --subscribers 3 --rate 200 --skew 1.2 --processes 2 --for 1s";

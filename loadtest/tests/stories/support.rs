@@ -6,7 +6,9 @@ use std::process::{Command as Program, Output};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use causeway_protocol::frame::{FrameLimits, FrameReader, Message, Received, Role, close};
+use causeway_protocol::frame::{
+    DeflateAgreement, Deflater, FrameLimits, FrameReader, Inflater, Message, Role, close,
+};
 use causeway_protocol::{
     CloseCode, Command, CommandId, ErrorCode, GapReason, Publication, Push, Reply, Topic,
 };
@@ -26,6 +28,8 @@ pub(crate) enum Fault {
     RefuseUpgrade,
     /// Answers every subscribe with an error.
     RefuseSubscribe,
+    /// Lets people in who ask for compression, and compresses nothing.
+    StayPlain,
 }
 
 /// The message that the fault strikes: another comes before it, and with four in flight others come behind it,
@@ -52,6 +56,8 @@ struct Bus {
     dead: Vec<Node>,
     published: usize,
     held_back: Option<Publication>,
+    /// Somebody asked for compression: everybody is sent compressed messages.
+    deflater: Option<Deflater>,
 }
 
 struct Subscriber {
@@ -147,14 +153,23 @@ fn serve_client(mut client: TcpStream, node: Node, bus: &Mutex<Bus>) {
         return;
     }
     let welcome = Push::Welcome { session: "s", node: "n", ping_interval_ms: 25_000, expires_in_ms: 60_000 };
-    let answer = [b"HTTP/1.1 101 Switching Protocols\r\n\r\n", &welcome.frame()[..]].concat();
+    let offer = head.iter().find_map(|line| line.strip_prefix("Sec-WebSocket-Extensions: "));
+    let agreement = DeflateAgreement::reach(offer.filter(|_| fault != Some(Fault::StayPlain))).unwrap();
+    let (mut reader, mut buffer) = (FrameReader::new(Role::Server), [0; 4096]);
+    let mut answer = "HTTP/1.1 101 Switching Protocols\r\n".to_owned();
+    if let Some(agreement) = agreement {
+        answer.push_str(&format!("Sec-WebSocket-Extensions: {}\r\n", agreement.response()));
+        reader = reader.with_deflate();
+        bus.lock().unwrap().deflater.get_or_insert_default();
+    }
+    let answer = [answer.as_bytes(), b"\r\n", &welcome.frame()].concat();
     let Ok(()) = client.write_all(&answer) else { return };
     bus.lock().unwrap().clients.push((node, client.try_clone().unwrap()));
-    let (mut reader, mut buffer) = (FrameReader::new(Role::Server), [0; 4096]);
+    let (mut inflater, limits) = (Inflater::default(), FrameLimits::default());
     while let Ok(len @ 1..) = client.read(&mut buffer) {
         let mut input = &mut buffer[..len];
-        while let Some(Received::Plain(message)) = reader.next(&mut input, &FrameLimits::default()).unwrap() {
-            match message {
+        while let Some(received) = reader.next(&mut input, &limits).unwrap() {
+            match reader.inflate(received, &mut inflater, &limits).unwrap() {
                 Message::Text(text) => answer_command(&text, &mut client, bus),
                 Message::Close(_) => return,
                 other => panic!("{other:?} is no command"),
@@ -235,22 +250,24 @@ impl Bus {
 
     fn publish(&mut self, topic: &str, payload: &str) {
         let publication = Publication::new(Topic::parse(topic).unwrap(), payload.to_owned());
+        let deflated = self.deflater.as_mut().and_then(|deflater| publication.deflated_frame(deflater));
+        let frame = deflated.unwrap_or(publication.frame()).clone();
         let is_struck = self.published == STRUCK;
         self.published += 1;
         for subscriber in self.sockets.iter_mut().skip(1).filter(|subscriber| subscriber.topic == topic) {
             // The load tester may have what it wanted and be gone.
-            let _ = subscriber.socket.write_all(publication.frame());
+            let _ = subscriber.socket.write_all(&frame);
         }
         let Some(subscriber) = self.sockets.first_mut().filter(|subscriber| subscriber.topic == topic) else {
             return;
         };
-        let mut first = vec![publication.frame().clone()];
+        let mut first = vec![frame.clone()];
         match self.fault {
             Some(Fault::Lose) if is_struck => first.clear(),
             Some(Fault::Gap) if is_struck => {
                 first = vec![Push::Gap { topic, reason: GapReason::Overload, lasted_ms: 1 }.frame()];
             }
-            Some(Fault::Repeat) if is_struck => first.push(publication.frame().clone()),
+            Some(Fault::Repeat) if is_struck => first.push(frame),
             Some(Fault::Close) if is_struck => first = vec![close(CloseCode::SlowConsumer)],
             Some(Fault::Swap) if is_struck => {
                 self.held_back = Some(publication);

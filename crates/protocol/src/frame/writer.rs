@@ -5,7 +5,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::header::Opcode;
+use super::header::{Opcode, unmasked_header_len};
 use super::mask;
 use crate::CloseCode;
 
@@ -102,6 +102,15 @@ pub fn masked(opcode: Opcode, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
     frame
 }
 
+/// A whole unmasked frame, a compressed one for example, as a client sends it.
+pub fn mask_whole(frame: &[u8], key: [u8; 4]) -> Vec<u8> {
+    let (header, payload) = frame.split_at(unmasked_header_len(frame));
+    let mut masked = [header, &key, payload].concat();
+    masked[1] |= 0x80;
+    mask::apply(&mut masked[header.len() + key.len()..], key, 0);
+    masked
+}
+
 fn whole(opcode: Opcode, payload: &[u8]) -> Bytes {
     let mut frame = FrameBuilder::new(payload.len());
     frame.put(payload);
@@ -161,6 +170,15 @@ mod tests {
             let received = reader.next(&mut &mut bytes[..], &limits).unwrap();
             let message = Message::Binary(Cow::Borrowed(&payload[..]));
             assert_eq!(received, Some(Received::Plain(message)), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_frame_is_the_same_masked_at_once_or_afterwards() {
+        for len in [0, 1, 125, 126, 0xffff, 0x1_0000] {
+            let (payload, key) = (vec![b'x'; len], [1, 2, 3, 4]);
+            let expected = masked(Opcode::Text, &payload, key);
+            assert_eq!(mask_whole(&whole(Opcode::Text, &payload), key), expected, "{len} bytes");
         }
     }
 
