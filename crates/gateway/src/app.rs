@@ -23,7 +23,7 @@ use crate::node::Node;
 use crate::reload::Reloader;
 use crate::token::KeySet;
 use crate::worker::Worker;
-use crate::{admin, canary, control, drain, public, upgrade};
+use crate::{admin, canary, control, drain, public, tasks, upgrade};
 
 /// How long a client may take to send a request's head.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -126,16 +126,16 @@ impl Gateway {
     pub async fn run(self) -> io::Result<Stopped> {
         let Self { node, public, admin, reloads, .. } = self;
         let handles = [public.handle(), admin.handle()];
-        let stop = actix_rt::spawn(stop_when_told(Arc::clone(&node), handles));
-        actix_rt::spawn(keep_keys_fresh(Arc::clone(&node)));
-        actix_rt::spawn(control::follow(Arc::clone(&node)));
-        actix_rt::spawn(sweep(Arc::clone(&node)));
+        let stop = tasks::spawn(stop_when_told(Arc::clone(&node), handles));
+        tasks::spawn(keep_keys_fresh(Arc::clone(&node)));
+        tasks::spawn(control::follow(Arc::clone(&node)));
+        tasks::spawn(sweep(Arc::clone(&node)));
         if let Some((reloader, hangups)) = reloads {
-            actix_rt::spawn(reload_on_signal(Arc::clone(&node), reloader, hangups));
+            tasks::spawn(reload_on_signal(Arc::clone(&node), reloader, hangups));
         }
-        actix_rt::spawn(tell_held_back(Arc::clone(&node)));
+        tasks::spawn(tell_held_back(Arc::clone(&node)));
         let books = Arc::clone(&node);
-        actix_rt::spawn(async move { canary::run(&*node.broker, &node.canary, &node.metrics).await });
+        tasks::spawn(async move { canary::run(&*node.broker, &node.canary, &node.metrics).await });
         let ended = futures_util::future::try_join(public, admin).await;
         books.repeats.end_period();
         match ended {
@@ -270,7 +270,7 @@ async fn keep_keys_fresh(node: Arc<Node>) {
         });
         for set in sets {
             if !running.iter().any(|(other, _)| Arc::ptr_eq(other, set)) {
-                running.push((Arc::clone(set), actix_rt::spawn(Arc::clone(set).keep_fresh())));
+                running.push((Arc::clone(set), tasks::spawn(Arc::clone(set).keep_fresh())));
             }
         }
         drop(now);

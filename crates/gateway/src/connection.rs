@@ -162,6 +162,15 @@ fn why(code: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tasks;
+
+    #[test]
+    fn counting_a_task_makes_it_no_larger() {
+        fn output_bytes<T, O>(_: impl Fn(T) -> O) -> usize {
+            size_of::<O>()
+        }
+        assert_eq!(output_bytes(tasks::counted::<Connection>), size_of::<Connection>());
+    }
 
     #[test]
     fn nothing_is_larger_than_the_documents_say() {

@@ -36,5 +36,6 @@ mod order;
 mod roll_call;
 mod settings;
 mod socket;
+mod tasks;
 mod upgrade;
 mod worker;

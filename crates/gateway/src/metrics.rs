@@ -76,6 +76,8 @@ pub struct NodeReport {
     pub draining: usize,
     /// Revocations in force.
     pub revocations: usize,
+    /// Tasks of the process.
+    pub tasks: usize,
     /// Log lines that nobody will read.
     pub log_lines_lost: u64,
     /// What the broker says.
@@ -125,6 +127,7 @@ struct NodeMetrics {
     budget_used_bytes: IntGauge,
     drain_connections_remaining: IntGauge,
     revocations: IntGauge,
+    tasks: IntGauge,
     log_lines_lost: IntCounter,
 }
 
@@ -462,6 +465,8 @@ impl NodeMetrics {
                 "Connections that a draining node has still to close; 0 on a node that is not draining.",
             ),
             revocations: series.gauge("causeway_revocations", "Revocations of tokens in force on the node."),
+            tasks: series
+                .gauge("causeway_tasks", "Tasks of the node: one for each connection, and some of its own."),
             log_lines_lost: series.counter(
                 "causeway_log_lines_lost_total",
                 "Lines that the log is missing, because stderr took no more.",
@@ -476,6 +481,7 @@ impl NodeMetrics {
         self.budget_used_bytes.set(count(node.budget_used_bytes));
         self.drain_connections_remaining.set(count(node.draining));
         self.revocations.set(count(node.revocations));
+        self.tasks.set(count(node.tasks));
         raise(&self.log_lines_lost, node.log_lines_lost);
     }
 }

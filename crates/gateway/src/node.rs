@@ -31,6 +31,7 @@ use crate::rejection::Rejection;
 use crate::revocation::{self, REVOCATIONS_MAX, Revocation, Revocations, RevokeError, RevokeRequest};
 use crate::roll_call::RollCall;
 use crate::settings::Settings;
+use crate::tasks;
 use crate::token::{TokenError, Verified};
 use crate::traces;
 
@@ -306,6 +307,7 @@ impl Node {
             budget_used_bytes: self.budget.used(),
             draining: if is_draining { self.admission.connections() } else { 0 },
             revocations: self.revocations.len(),
+            tasks: tasks::running(),
             log_lines_lost: log::lines_lost(),
             link: self.broker.link(),
         }

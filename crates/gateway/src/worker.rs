@@ -27,6 +27,7 @@ use crate::metrics::WorkerReport;
 use crate::node::{Node, Phase};
 use crate::settings::Settings;
 use crate::socket::{Socket, Written};
+use crate::tasks;
 use crate::token::Verified;
 
 /// How often time passes for the hub.
@@ -144,7 +145,7 @@ impl Worker {
         let mut connection = Connection::new(Rc::clone(self), socket, key, reader);
         self.flush(key);
         connection.receive(early);
-        actix_rt::spawn(connection);
+        tasks::spawn(connection);
     }
 
     /// Ends a session: its connection is being dropped.
@@ -168,7 +169,7 @@ impl Worker {
                 // Called here, not in the task: publishes keep the order of their commands.
                 let publish = self.node.publish(permit, data);
                 let worker = Rc::clone(self);
-                actix_rt::spawn(async move {
+                tasks::spawn(async move {
                     let outcome = publish.await;
                     worker.hub.borrow_mut().published(key, &id, outcome, worker.now());
                     worker.flush(key);
@@ -391,8 +392,8 @@ impl Worker {
 
 /// Spawns what a worker cannot be without.
 fn spawn_vital(task: impl Future<Output = ()> + 'static) {
-    let running = actix_rt::spawn(task);
-    actix_rt::spawn(async move {
+    let running = tasks::spawn(task);
+    tasks::spawn(async move {
         if running.await.is_err_and(|ended| ended.is_panic()) {
             // Its sockets would stay open and hear nothing: better none than silent ones.
             tracing::error!("a worker panicked: the node cannot go on");

@@ -19,6 +19,7 @@ use super::snapshot::Snapshot;
 use crate::control;
 use crate::node::Node;
 use crate::rejection::Rejection;
+use crate::tasks;
 
 /// What a reader that offers subprotocols must have among them; its token may be another ([`super::access`]).
 const SUBPROTOCOL: &str = "causeway.feed.v1";
@@ -64,7 +65,7 @@ pub(crate) async fn open(
     }
     let (response, session, messages) = actix_ws::handle_with_protocols(&request, body, &[SUBPROTOCOL])?;
     let feed = Feed { request, node: node.into_inner(), session, unread_since: None, _place: place };
-    actix_web::rt::spawn(feed.run(messages.max_frame_size(FRAME_BYTES_MAX)));
+    tasks::spawn(feed.run(messages.max_frame_size(FRAME_BYTES_MAX)));
     Ok(response)
 }
 

@@ -10,6 +10,7 @@ use crate::control;
 use crate::node::Node;
 use crate::order::{DisconnectRequest, Order, UnsubscribeRequest};
 use crate::rejection::Rejection;
+use crate::tasks;
 
 /// What came of [`disconnect`].
 #[derive(Debug, Serialize)]
@@ -57,7 +58,7 @@ pub(super) async fn unsubscribe(
 /// not leave it half done.
 async fn give(node: &web::Data<Node>, order: Order, by: String) -> Result<usize, Rejection> {
     let node = Arc::clone(node);
-    let given = actix_web::rt::spawn(async move {
+    let given = tasks::spawn(async move {
         let outcome = control::order(&node, &order).await;
         match &outcome {
             Ok(sessions) => tracing::info!(by, %order, sessions, "carried out, and told to all nodes"),

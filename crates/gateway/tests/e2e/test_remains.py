@@ -5,6 +5,7 @@ import contextlib
 import os
 
 import pytest
+from support.feed import feed
 from support.footprint import resident_bytes
 from support.node import Node
 from support.process import until
@@ -40,6 +41,24 @@ def test_a_client_that_is_still_there_is_noticed(node, redis):
     asyncio.run(story())
     assert_nothing_remains(node)
     assert_nothing_is_subscribed(redis)
+
+
+def test_a_task_too_many_is_noticed(node):
+    async def story():
+        async with feed(node):
+            with pytest.raises(AssertionError, match="causeway_tasks"):
+                assert_nothing_remains(node, seconds=0.5)
+
+    asyncio.run(story())
+    assert_nothing_remains(node)
+
+
+def test_every_connection_is_a_task(node):
+    alone = node.gauge("causeway_tasks")
+    with contextlib.ExitStack() as clients:
+        for _ in range(10):
+            clients.enter_context(RawClient(node.public).upgrade())
+        until(lambda: node.gauge("causeway_tasks") == alone + 10, "each has one")
 
 
 def test_a_descriptor_too_many_is_noticed(node):

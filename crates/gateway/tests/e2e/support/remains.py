@@ -29,6 +29,7 @@ class Rest:
     """What a node has when nobody is there."""
 
     descriptors: int
+    tasks: int
     threads: collections.Counter  # by their names
 
 
@@ -38,7 +39,7 @@ def at_rest(node):
     while len(counts) < 20:
         counts.append(descriptors(node))
         time.sleep(0.01)
-    return Rest(min(counts), threads(node))
+    return Rest(min(counts), node.gauge("causeway_tasks"), threads(node))
 
 
 def threads(node):
@@ -53,6 +54,7 @@ def assert_nothing_remains(node, seconds=PATIENCE):
     if node.gauge("causeway_redis_link_up"):
         only_own = lambda: node.gauge("causeway_redis_topics") == OWN_TOPICS
         until(only_own, f"{node.name} has only its own topics in Redis", seconds)
+    until(lambda: node.gauge("causeway_tasks") <= node.rest.tasks, f"{node.name} has ended its tasks: causeway_tasks", seconds)
     until(lambda: descriptors(node) <= node.rest.descriptors, f"{node.name} has closed its descriptors", seconds)
     assert not threads(node) - node.rest.threads, f"{node.name} had {node.rest.threads}, and has {threads(node)}"
 
