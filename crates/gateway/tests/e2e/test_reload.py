@@ -37,6 +37,12 @@ def reload(node):
     return status, json.loads(body)
 
 
+def undo(node):
+    """As it began: the tasks that keep published keys go with them, which is looked at in the end."""
+    configure(node, {})
+    assert reload(node)[0] == 200
+
+
 def reload_by_signal(node, outcome="is reloaded"):
     """Until the log says how it went; returns that line."""
     before = node.log().count("the configuration is")
@@ -122,6 +128,7 @@ def test_published_keys_are_kept_and_new_ones_fetched(node, tmp_path):
         until(lambda: first.asked == 2, "and begins anew")
         issuers(us=us | {"algorithms": ["ES256"]}, them=them)
         assert verdict(node, kept.token(iss="us")) == 401, "its algorithm is not allowed any more"
+    undo(node)
 
 
 def test_published_keys_that_are_not_named_any_more_are_not_fetched(node):
@@ -135,6 +142,7 @@ def test_published_keys_that_are_not_named_any_more_are_not_fetched(node):
         asked = dropped.asked
         until(lambda: named.asked >= 3, "the other is tried in the same rhythm, for longer than until the next was due")
         assert dropped.asked == asked
+    undo(node)
 
 
 def test_a_file_of_published_keys_is_read_again(node, tmp_path):
@@ -149,6 +157,7 @@ def test_a_file_of_published_keys_is_read_again(node, tmp_path):
     file.write_text("no set")
     assert reload(node)[0] == 422
     assert verdict(node, new.token()) == 204
+    undo(node)
 
 
 def test_origins_change(node):
