@@ -119,7 +119,8 @@ def test_after_scaling_out_a_share_moves_to_the_new_node(doomed_cluster):
 
     def goes_to_the_new_node():
         ask(nginx.plain, "GET", "/v1/connect", bearer())
-        return f'upstream="{new.public}"' in nginx.access_log.read_text().splitlines()[-1]
+        # nginx logs a request once it is over, which may be later than its answer is here.
+        return f'upstream="{new.public}"' in nginx.access_log.read_text()
 
     async def story():
         await asyncio.to_thread(new.kill)
