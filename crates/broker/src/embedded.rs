@@ -45,7 +45,8 @@ struct Exchange {
 
 impl EmbeddedBroker {
     /// A broker that delivers payloads of up to `payload_bytes_max` bytes; a larger one is dropped and
-    /// announced with [`Delivery::Dropped`](crate::Delivery::Dropped), as it would be on its way from Redis.
+    /// announced with [`Delivery::Dropped`](crate::Delivery::Dropped), as it would be on its way from Redis. Those of
+    /// reserved topics may be as large as the inboxes of who listens to them.
     pub fn new(payload_bytes_max: usize) -> Self {
         let totals = Arc::new(Totals { up: true.into(), ..Totals::default() });
         let workers = Workers::new(payload_bytes_max, Arc::clone(&totals));
@@ -221,5 +222,16 @@ mod tests {
             [Delivery::Live(..), Delivery::Publication(..), Delivery::Dropped { topic: t, .. }] if t.as_str() == "news"
         ));
         assert_eq!(broker.link().dropped_too_large, 1);
+    }
+
+    #[test]
+    fn what_nodes_say_among_themselves_may_be_larger_than_what_clients_hear() {
+        let broker = EmbeddedBroker::new(4);
+        let inbox = (&broker as &dyn Broker).listen(&topic("_reserved"), 200);
+        publish(&broker, "_reserved", "fives");
+        assert!(matches!(&taken(&inbox)[..], [Delivery::Live(..), Delivery::Publication(..)]));
+        publish(&broker, "_reserved", "x".repeat(200).leak());
+        assert!(matches!(&taken(&inbox)[..], [Delivery::Dropped { messages: 1, .. }]));
+        assert_eq!((broker.link().dropped_too_large, broker.link().dropped_overload), (0, 1));
     }
 }

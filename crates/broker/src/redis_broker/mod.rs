@@ -55,7 +55,7 @@ pub struct RedisConfig {
     pub url: String,
     /// Stands before every topic to make the name of its Redis channel. May be empty.
     pub topic_prefix: String,
-    /// Messages with a larger payload are not delivered but announced as dropped.
+    /// Messages with a larger payload are not delivered but announced as dropped, except on reserved topics.
     pub payload_bytes_max: usize,
     /// How many publishes may wait for Redis; more are refused as [`PublishError::Busy`]. At least 1.
     pub publishes_waiting_max: usize,

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from support import tokens
-from support.cluster import ask
+from support.cluster import ask, running_cluster
 from support.node import Node
 from support.operator import JSON, Operator
 from support.process import eventually, until
@@ -228,6 +228,21 @@ def test_clients_can_neither_order_nor_listen(cluster, name):
             assert (await client.command("publish", topic="_causeway.control", data=forged))["code"] == "forbidden"
 
     asyncio.run(story())
+
+
+def test_nodes_understand_each_other_however_short_messages_must_be(tmp_path):
+    """`limits.message_bytes` is for what clients say and hear."""
+    with running_cluster(tmp_path, {"limits": {"message_bytes": "1B"}}) as cluster:
+
+        async def story():
+            async with together(on_both(cluster, "alice", ())) as clients:
+                await asyncio.to_thread(Operator(cluster.nodes[0]).post, "/admin/disconnect", subject="alice")
+                assert [await client.closed() for client in clients] == [4403, 4403]
+
+        asyncio.run(story())
+        # Not only as long as their numbers have one digit.
+        until(lambda: all(node.gauge("causeway_canary_round_trip_seconds_count") > 12 for node in cluster.nodes), "canaries come back")
+        assert [node.admin_status("/readyz") for node in cluster.nodes] == [200, 200]
 
 
 def test_a_node_alone_disconnects_its_own(tmp_path):
