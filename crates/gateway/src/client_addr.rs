@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use actix_http::header::HeaderMap;
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 /// Who holds the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +17,8 @@ pub struct PeerAddr(pub IpAddr);
 
 /// Whom limits apply to: an IPv4 address, or the /64 network of an IPv6 address, because whoever has one
 /// address of a /64 has them all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ClientAddr(IpAddr);
 
 /// The networks whose `X-Forwarded-For` is believed.
@@ -59,6 +61,21 @@ impl fmt::Display for ClientAddr {
             IpAddr::V4(addr) => addr.fmt(f),
             IpAddr::V6(addr) => write!(f, "{addr}/64"),
         }
+    }
+}
+
+impl TryFrom<String> for ClientAddr {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("address is `{text}`: expected an IP address, such as 203.0.113.7");
+        Self::parse(&text).ok_or_else(wrong)
+    }
+}
+
+impl From<ClientAddr> for String {
+    fn from(addr: ClientAddr) -> Self {
+        addr.to_string()
     }
 }
 

@@ -183,8 +183,12 @@ pub(crate) struct SessionName {
 }
 
 impl SessionName {
+    pub(crate) fn of(worker: u16, key: SessionKey) -> Self {
+        Self { worker, serial: key.serial() }
+    }
+
     fn is(self, worker: u16, key: SessionKey) -> bool {
-        self.worker == worker && self.serial == key.serial()
+        self == Self::of(worker, key)
     }
 }
 
