@@ -23,7 +23,7 @@ use crate::node::Node;
 use crate::reload::Reloader;
 use crate::token::KeySet;
 use crate::worker::Worker;
-use crate::{admin, canary, control, drain, public, tasks, upgrade};
+use crate::{admin, canary, control, drain, peers, public, tasks, upgrade};
 
 /// How long a client may take to send a request's head.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -129,6 +129,7 @@ impl Gateway {
         let stop = tasks::spawn(stop_when_told(Arc::clone(&node), handles));
         tasks::spawn(keep_keys_fresh(Arc::clone(&node)));
         tasks::spawn(control::follow(Arc::clone(&node)));
+        tasks::spawn(peers::follow(Arc::clone(&node)));
         tasks::spawn(sweep(Arc::clone(&node)));
         if let Some((reloader, hangups)) = reloads {
             tasks::spawn(reload_on_signal(Arc::clone(&node), reloader, hangups));
@@ -228,6 +229,7 @@ async fn stop_when_told(node: Arc<Node>, listeners: [ServerHandle; 2]) -> io::Re
     };
     let drained = async {
         node.serving_ends().await;
+        control::take_leave(&node);
         drain::drain(&node).await;
         stop_all(&listeners, true).await;
     };

@@ -2,7 +2,8 @@
 //!
 //! Revocations have to reach nodes that come later, too, so these are kept in a log besides (see `revocation`). Orders
 //! are for what is there now: a node that does not hear one is not told later, because its clients may have come back
-//! meanwhile. So are calls of the roll, and the answers to them (see `roll_call`).
+//! meanwhile. So are calls of the roll, and the answers to them (see `roll_call`). What concerns two nodes alone goes another
+//! way (see `peers`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use causeway_protocol::Topic;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use crate::node::Node;
+use crate::node::{Life, Node};
 use crate::order::Order;
 use crate::revocation::{self, Revocation};
 use crate::roll_call::Answer;
@@ -35,8 +36,7 @@ enum Told {
     Order {
         /// The node that was asked, which does its own part itself.
         from: Box<str>,
-        /// Tells it from another one of the same name.
-        life: u64,
+        life: Life,
         order: Order,
     },
     /// Every node is to tell its figures.
@@ -71,6 +71,11 @@ pub(crate) fn call_roll(node: &Node) {
         // What becomes of it is seen by the answers.
         drop(tell(&*node.broker, &Told::Call));
     }
+}
+
+/// Tells all nodes how this one is, unasked: when it is about to leave, so that it is not looked for.
+pub(crate) fn take_leave(node: &Node) {
+    drop(tell(&*node.broker, &Told::Here(Answer::of(node))));
 }
 
 /// Like [`Broker::publish`], the call enqueues at once and the future only waits.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::crew::NoAnswer;
 use crate::node::Node;
+use crate::peers::Ask;
 use crate::search::{PLACES_PER_TURN, Row};
 use crate::worker::Worker;
 
@@ -48,12 +49,10 @@ pub(crate) struct TopicRow {
     subscribers: usize,
 }
 
-impl Rank {
-    /// Looks through all that this node has.
-    ///
-    /// # Errors
-    /// [`NoAnswer`] of the worker whose turn it was.
-    pub(crate) async fn look(self, node: &Node) -> Result<Leading, NoAnswer> {
+impl Ask for Rank {
+    type Answer = Leading;
+
+    async fn here(&self, node: &Node) -> Result<Leading, NoAnswer> {
         let most = self.most.min(LEADERS_MAX);
         let mut topics = Vec::new();
         let mut connections =
@@ -80,7 +79,7 @@ fn owned<'a>(counts: impl Iterator<Item = (&'a str, u64)>) -> Vec<(String, u64)>
 }
 
 /// The largest of what was counted by name in several places, added up.
-pub(crate) fn most_drops(counts: impl Iterator<Item = (String, u64)>, most: usize) -> Vec<(String, u64)> {
+pub(crate) fn most_drops(counts: impl IntoIterator<Item = (String, u64)>, most: usize) -> Vec<(String, u64)> {
     let mut sums: HashMap<String, u64> = HashMap::new();
     for (name, count) in counts {
         let sum = sums.entry(name).or_default();

@@ -34,6 +34,7 @@ mod entrance;
 mod handshake;
 mod leaders;
 mod order;
+mod peers;
 mod roll_call;
 mod search;
 mod settings;

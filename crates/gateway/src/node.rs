@@ -1,6 +1,7 @@
 //! What all workers of a node share: who is let in, the broker, the books, and whether the node is stopping.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -27,6 +28,7 @@ use crate::entrance::{Attempt, Entrance, Gate, Guest};
 use crate::log;
 use crate::log::repeats::Repeats;
 use crate::metrics::{Metrics, NodeReport};
+use crate::peers::Asking;
 use crate::rejection::Rejection;
 use crate::revocation::{self, REVOCATIONS_MAX, Revocation, Revocations, RevokeError, RevokeRequest};
 use crate::roll_call::RollCall;
@@ -57,12 +59,39 @@ pub(crate) struct Stopping {
     pub(crate) connections: usize,
 }
 
+/// Tells a process from all others, those of the same name included. As text it has 16 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Life(pub(crate) u64);
+
+impl fmt::Display for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl TryFrom<String> for Life {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let life = u64::from_str_radix(&text, 16).map(Self).ok();
+        life.filter(|life| life.to_string() == text).ok_or("a life has 16 hexadecimal digits")
+    }
+}
+
+impl From<Life> for String {
+    fn from(life: Life) -> Self {
+        life.to_string()
+    }
+}
+
 /// One node.
 #[derive(Debug)]
 pub struct Node {
     pub(crate) name: Box<str>,
-    /// Tells this process from another node of the same name.
-    pub(crate) life: u64,
+    pub(crate) life: Life,
+    /// Without Redis there are no others.
+    pub(crate) is_alone: bool,
     pub(crate) started: Instant,
     pub(crate) inbox_bytes: usize,
     pub(crate) admission: Arc<Admission>,
@@ -73,6 +102,7 @@ pub struct Node {
     pub(crate) canary: CanaryState,
     pub(crate) repeats: Repeats,
     pub(crate) roll_call: RollCall,
+    pub(crate) asking: Asking,
     pub(crate) topic_classes: Arc<[Pattern]>,
     pub(crate) drain: DrainGiven,
     pub(crate) descriptors: descriptors::Share,
@@ -93,6 +123,7 @@ impl Node {
         let revocations = Arc::new(Revocations::default());
         let descriptors = descriptors::share_out(config.admission.connections, config.workers);
         config.admission.connections = descriptors.connections(config.admission.connections);
+        let is_alone = config.redis.is_none();
         let broker: Arc<dyn Broker> = match config.redis.take() {
             Some(redis) => RedisBroker::start(redis)?,
             None => Arc::new(EmbeddedBroker::new(config.hub.publish_bytes)),
@@ -101,7 +132,8 @@ impl Node {
             mem::take(&mut config.topic_classes).into_iter().unzip();
         Ok(Arc::new(Self {
             name: mem::take(&mut config.node),
-            life: rand::random(),
+            life: Life(rand::random()),
+            is_alone,
             started: Instant::now(),
             inbox_bytes: config.inbox_bytes,
             admission: Arc::new(Admission::new(config.admission)),
@@ -112,6 +144,7 @@ impl Node {
             canary: CanaryState::default(),
             repeats: Repeats::default(),
             roll_call: RollCall::default(),
+            asking: Asking::default(),
             topic_classes: topic_classes.into(),
             drain: config.drain.clone(),
             descriptors,

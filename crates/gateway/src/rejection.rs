@@ -9,7 +9,6 @@ use causeway_broker::PublishError;
 use causeway_protocol::TopicError;
 use serde::Serialize;
 
-use crate::crew::NoAnswer;
 use crate::revocation::RevokeError;
 use crate::token::TokenError;
 
@@ -82,9 +81,6 @@ pub enum Rejection {
     /// As many tokens are revoked as can be.
     #[error("{0}")]
     TooManyRevocations(RevokeError),
-    /// A worker does not come round to answer an operator.
-    #[error("worker {0} does not answer")]
-    WorkerSilent(u16),
     /// As many operators look at the node as can.
     #[error("{0} live feeds are open, and there can be no more")]
     TooManyFeeds(usize),
@@ -121,11 +117,9 @@ impl Rejection {
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Draining
-            | Self::NodeFull
-            | Self::BrokerUnavailable
-            | Self::WorkerSilent(_)
-            | Self::TooManyFeeds(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Draining | Self::NodeFull | Self::BrokerUnavailable | Self::TooManyFeeds(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::TooManyUpgrades { .. } | Self::TooManyConnections => StatusCode::TOO_MANY_REQUESTS,
             Self::OriginNotAllowed | Self::Forbidden | Self::AdminForbidden(_) => StatusCode::FORBIDDEN,
             Self::BadHandshake(_)
@@ -164,7 +158,6 @@ impl Rejection {
             Self::BrokerUnavailable => "broker_unavailable",
             Self::BrokerRefused => "broker_refused",
             Self::TooManyRevocations(_) | Self::TooManyFeeds(_) => "limit_exceeded",
-            Self::WorkerSilent(_) => "internal",
             Self::BadConfiguration(_) => "bad_configuration",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -237,12 +230,6 @@ impl From<PublishError> for Rejection {
             }
             PublishError::Unavailable | PublishError::Busy => Self::BrokerUnavailable,
         }
-    }
-}
-
-impl From<NoAnswer> for Rejection {
-    fn from(NoAnswer(worker): NoAnswer) -> Self {
-        Self::WorkerSilent(worker)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::client_addr::ClientAddr;
 use crate::crew::NoAnswer;
 use crate::node::Node;
 use crate::order::{Name, SessionName, TopicName};
+use crate::peers::Ask;
 use crate::worker::Worker;
 
 /// How many places a worker looks at before others have their turn: less than a millisecond.
@@ -73,28 +74,27 @@ pub(crate) struct Row {
     queued_bytes: usize,
 }
 
-impl Search {
-    /// Looks through the sessions of this node.
-    ///
-    /// # Errors
-    /// [`NoAnswer`] of the worker whose turn it was.
-    pub(crate) async fn find(&self, node: &Node) -> Result<Found, NoAnswer> {
+impl Ask for Search {
+    type Answer = Found;
+
+    async fn here(&self, node: &Node) -> Result<Found, NoAnswer> {
         let (began, most) = (Instant::now(), self.most.min(ROWS_MAX));
         let (mut sessions, mut at) = (Vec::new(), self.from);
         while at.worker < node.crew.len() {
-            if sessions.len() >= most || began.elapsed() >= TIME_MAX {
-                return Ok(Found { sessions, next: Some(at) });
-            }
-            let (wanted, from, most) = (self.wanted.clone(), at.place, most - sessions.len());
+            let (wanted, from, more) = (self.wanted.clone(), at.place, most - sessions.len());
             let (rows, next) =
-                node.crew.ask(at.worker, move |worker| wanted.look(worker, from, most)).await?;
+                node.crew.ask(at.worker, move |worker| wanted.look(worker, from, more)).await?;
             sessions.extend(rows);
             at = match next {
                 Some(place) => Place { place, ..at },
                 None => Place { worker: at.worker + 1, place: 0 },
             };
+            if sessions.len() >= most || began.elapsed() >= TIME_MAX {
+                break;
+            }
         }
-        Ok(Found { sessions, next: None })
+        let next = (at.worker < node.crew.len()).then_some(at);
+        Ok(Found { sessions, next })
     }
 }
 

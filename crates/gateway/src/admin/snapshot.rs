@@ -40,7 +40,7 @@ impl Snapshot {
     /// Of a node.
     pub(crate) fn of(node: &Node) -> Self {
         let own = Answer::of(node);
-        let others = node.roll_call.others(&own, Instant::now());
+        let others = node.roll_call.others(node.life, Instant::now());
         Self {
             figures: node.metrics.figures(&node.report()),
             unready: node.unready_cause(),

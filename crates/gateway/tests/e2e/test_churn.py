@@ -6,11 +6,11 @@ import time
 
 import pytest
 from support.process import eventually
+from support.remains import OWN_TOPICS
 from support.subscribers import Subscriber, together
 
 SETTINGS = {"workers": 1, "limits": {"commands_per_second": 100_000, "commands_burst": 100_000}}
 # Of every node: on which it hears its canaries and of revoked tokens.
-OWN_TOPICS = 2
 
 
 def calls(redis):

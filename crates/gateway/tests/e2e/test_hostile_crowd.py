@@ -20,6 +20,7 @@ import pytest
 from support import tokens
 from support.footprint import descriptors, resident_bytes
 from support.process import PATIENCE, eventually
+from support.remains import OWN_TOPICS
 from support.subscribers import Subscriber, together
 from test_costly_input import p99
 
@@ -126,6 +127,6 @@ async def settled(honest, node, bytes_max):
 async def trace(node):
     """What is left once only the honest clients are."""
     await eventually(lambda: node.gauge("causeway_connections") == HONEST, "only they are connected")
-    await eventually(lambda: node.gauge("causeway_redis_topics") == HONEST + 2, "only their topics are subscribed to")
+    await eventually(lambda: node.gauge("causeway_redis_topics") == HONEST + OWN_TOPICS, "only their topics are subscribed to")
     assert node.gauge("causeway_subscriptions") == HONEST and node.gauge("causeway_topics") == HONEST
     return {"descriptors": descriptors(node), "resident": resident_bytes(node)}

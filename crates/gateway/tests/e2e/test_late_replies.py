@@ -1,23 +1,12 @@
 """What comes back after its asker has left."""
 
 import asyncio
-import contextlib
-import signal
 
 from support import tokens
-from support.process import eventually
+from support.process import eventually, paused
 from support.subscribers import Subscriber
 
 SETTINGS = {"workers": 1}
-
-
-@contextlib.contextmanager
-def paused(process):
-    process.child.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        process.child.send_signal(signal.SIGCONT)
 
 
 def test_a_reply_for_someone_who_left_harms_nobody_else(cluster):

@@ -12,6 +12,7 @@ from support import tokens
 from support.footprint import descriptors, resident_bytes
 from support.mutations import play_all
 from support.process import eventually, own_address
+from support.remains import OWN_TOPICS
 from support.subscribers import Subscriber
 
 CONNECTIONS = int(os.environ.get("CAUSEWAY_CONNECTIONS", 3000))
@@ -60,7 +61,7 @@ def test_mutated_connections_leave_no_trace(cluster):
 async def trace(node):
     """What is left once only the neighbour is: its one connection, its one topic and the node's own, and the lingering ones gone."""
     await eventually(lambda: node.gauge("causeway_connections") == 1, "only the neighbour is connected")
-    await eventually(lambda: node.gauge("causeway_redis_topics") == 3, "only its topic and the node's own two are subscribed to")
+    await eventually(lambda: node.gauge("causeway_redis_topics") == OWN_TOPICS + 1, "only its topic and the node's own are subscribed to")
     assert node.gauge("causeway_topics") == 1 and node.gauge("causeway_subscriptions") == 1
     # The node may not have closed yet what the gauges were asked over.
     open_now = [descriptors(node)]

@@ -12,7 +12,7 @@ from support import tokens
 from support.browser import Browser
 from support.cluster import ask, running_cluster
 from support.node import Node
-from support.process import eventually, own_address, until
+from support.process import eventually, own_address, paused, until
 from support.subscribers import Subscriber, together
 
 TOKEN = "a token/of more=than 32 characters"
@@ -119,6 +119,41 @@ def test_a_session_is_found_and_ended(page, node):
             assert bob.open and not bob.pushed("unsubscribed")
 
     asyncio.run(story())
+    assert not errors(page)
+
+
+def test_a_session_of_another_node_is_found_and_ended(page, doomed_cluster):
+    here, there = doomed_cluster.nodes
+
+    async def story():
+        clients = [Subscriber(node.connect_url(), ["orders.1"], tokens.token(sub="alice")) for node in (here, there)]
+        async with together(clients) as (near, far):
+            await asyncio.to_thread(look, page, here)
+
+            def search(fits, what):
+                """As often as it takes: on a starved machine a node may be without an answer."""
+                until(lambda: page.each("#sessions-card", "!one.hidden") == [True], "sessions can be searched")
+                page.click("#search button.main")
+                until(lambda: page.text("#found"), "something is found")
+                return fits() or until(lambda: page.click("#search button.main") or fits(), what)
+
+            rows = lambda: page.each("#sessions tbody tr", "[one.cells[1].innerText.trim(), one.cells[0].innerText.trim()]")  # noqa: E731
+            both = [["node-a", session_of(near)], ["node-b", session_of(far)]]
+            await asyncio.to_thread(search, lambda: rows() == both, "the sessions of both nodes are listed")
+            page.click("#sessions tr:nth-child(2) .acts-cell button:last-child")
+            page.click("#ask-yes")
+            assert await far.closed() == 4403
+            await eventually(lambda: told(page)[0].startswith("node-b was told: session "), "the page says who does it")
+            await near.settle()
+            assert near.open
+            page.choose("#topics-by", "by_subscribers")
+            await eventually(lambda: listed(page, "top-topics") == ["orders.1"], "what costs most is that of both")
+            with paused(there):
+                await eventually(lambda: page.text("#topics-without") == "without node-b", "whose part is missing is told")
+            await eventually(lambda: page.text("#topics-without") == "", "until it is there again")
+
+    asyncio.run(story())
+    page.leave()
     assert not errors(page)
 
 

@@ -198,10 +198,10 @@ def test_without_redis_nobody_was_told_and_nothing_has_happened(doomed_cluster):
 
 def test_what_others_publish_there_harms_nobody(cluster, name):
     garbage = [
-        "", "{", "null", '{"order":{}}', '{"order":{"from":"x","life":1,"order":{"whom":{},"what":{"disconnect":4403}}}}',
-        '{"order":{"from":"x","life":1,"order":{"whom":{"subject":"%s"},"what":{"disconnect":1000}}}}' % name,
-        '{"order":{"from":"x","life":1,"order":{"whom":{"subject":"%s"},"what":{"unsubscribe":"not a topic"}}}}' % name,
-        '{"order":{"from":"x","life":-1,"order":{"whom":{"subject":"%s"},"what":{"disconnect":4403}}}}' % name,
+        "", "{", "null", '{"order":{}}', '{"order":{"from":"x","life":"0000000000000001","order":{"whom":{},"what":{"disconnect":4403}}}}',
+        '{"order":{"from":"x","life":"0000000000000001","order":{"whom":{"subject":"%s"},"what":{"disconnect":1000}}}}' % name,
+        '{"order":{"from":"x","life":"0000000000000001","order":{"whom":{"subject":"%s"},"what":{"unsubscribe":"not a topic"}}}}' % name,
+        '{"order":{"from":"x","life":"-1","order":{"whom":{"subject":"%s"},"what":{"disconnect":4403}}}}' % name,
         "x" * 70_000, b"\xff\0",
     ]
 

@@ -33,10 +33,10 @@ def test_a_session_is_told_by_the_name_that_its_client_knows(cluster):
             assert begun <= told.pop("since") <= time.time()
             assert told.pop("bytes") >= sum(len(frame) for frame in alice.frames)
             assert told == {
-                "session": alice.welcome["session"], "subject": "alice", "address": home,
+                "node": alice.welcome["node"], "session": alice.welcome["session"], "subject": "alice", "address": home,
                 "subscriptions": 2, "messages": 1, "queued_bytes": 0,
             }
-            assert Operator(node).get("/admin/sessions")["node"] == alice.welcome["node"] == "node-a"
+            assert alice.welcome["node"] == "node-a"
         await eventually(lambda: Operator(node).sessions(subject="alice") == [], "she has gone")
 
     asyncio.run(story())
@@ -50,15 +50,15 @@ def test_pages_are_full_and_tell_of_everybody_once(cluster):
         async with together([*crowd, of("elsewhere", cluster.nodes[1], ["crowd"])]):
             operator = Operator(node)
             for limit in (1, 7, CROWD, 1000):
-                pages = [page for page in operator.pages(limit=limit) if page]
+                pages = [page for page in operator.pages(node="node-a", limit=limit) if page]
                 assert all(len(page) == limit for page in pages[:-1])
                 told = sorted(session["session"] for page in pages for session in page)
                 assert told == sorted(client.welcome["session"] for client in crowd)
             # Who comes and goes between two pages does not hide the others.
-            first = operator.get("/admin/sessions", limit=10)
+            first = operator.get("/admin/sessions", node="node-a", limit=10)
             await crowd[0].socket.close()
             async with of("late", node):
-                rest = operator.sessions(cursor=first["next"])
+                rest = operator.sessions(node="node-a", cursor=first["next"])
             told = [session["session"] for session in first["sessions"] + rest]
             stayed = {client.welcome["session"] for client in crowd[1:]}
             assert stayed <= set(told) and len(set(told)) == len(told)
@@ -104,8 +104,8 @@ def test_topics_and_connections_lead_by_what_they_cost(cluster):
             await eventually(lambda: clients[-1].heard("large"), "the large ones come")
             for client in clients:
                 await client.settle()
-            top = Operator(node).get("/admin/top", limit=3)
-            assert top["node"] == "node-a"
+            top = Operator(node).get("/admin/top", node="node-a", limit=3)
+            assert (top["nodes"], top["missing"]) == (["node-a"], [])
             topics = top["topics"]
             assert [topics[measure][0]["topic"] for measure in ("by_messages", "by_bytes", "by_subscribers")] == [
                 "busy", "large", "crowded",
@@ -119,7 +119,7 @@ def test_topics_and_connections_lead_by_what_they_cost(cluster):
             assert [len(connections[measure]) for measure in ("by_messages", "by_bytes", "by_drops")] == [3, 3, 0]
             assert connections["by_messages"][0]["messages"] == 55 and connections["by_messages"][1]["messages"] == 51
             assert connections["by_messages"][0] == connections["by_bytes"][0] == Operator(node).sessions(subject="alice")[0]
-            quiet = Operator(cluster.nodes[1]).get("/admin/top")
+            quiet = Operator(cluster.nodes[1]).get("/admin/top", node="node-b")
             assert quiet["topics"] == {f"by_{measure}": [] for measure in ("messages", "bytes", "subscribers", "drops")}
 
     asyncio.run(story())
@@ -173,7 +173,8 @@ def test_what_was_too_large_leads_by_drops(doomed_cluster):
         ("/admin/sessions?limit=0", "limit is `0`: expected a whole number from 1 to 1000"),
         ("/admin/sessions?limit=many", "limit is `many`"),
         ("/admin/sessions?cursor=x", "cursor is `x`: expected `next`"),
-        ("/admin/sessions?cursor=0-", "cursor is `0-`"),
+        ("/admin/sessions?cursor=0-1-17-node-a", "cursor is `0-1-17-node-a`"),
+        ("/admin/sessions?node=", "1 to 256 bytes"),
         ("/admin/sessions?address=here", "address is `here`: expected an IP address"),
         ("/admin/sessions?address=10.0.0.1/64", "address is `10.0.0.1/64`"),
         ("/admin/sessions?topic=a..b", "`a..b` is no topic: the topic has an empty segment at byte 2"),
@@ -189,5 +190,5 @@ def test_a_question_that_makes_no_sense_is_refused_and_says_why(cluster, path, n
 
 
 def test_beyond_the_end_there_is_nobody(cluster):
-    for cursor in ("65535-0", "1-18446744073709551615"):
+    for cursor in ("0-0-0000000000000000-node-x", "65535-18446744073709551615-ffffffffffffffff-node-x"):
         assert Operator(cluster.nodes[0]).get("/admin/sessions", cursor=cursor)["sessions"] == []

@@ -7,6 +7,7 @@ import socket
 
 from support import tokens
 from support.process import PATIENCE, eventually
+from support.remains import OWN_TOPICS
 from support.requests import HANDSHAKE, bearer
 from support.subscribers import Subscriber
 from websockets.frames import Frame, Opcode
@@ -81,6 +82,6 @@ def test_a_client_that_vanishes_without_a_word_leaves_nothing_behind(cluster):
         await eventually(lambda: cluster.nodes[0].gauge("causeway_connections") == 0, "its connection is gone")
         assert cluster.nodes[0].gauge("causeway_topics") == 0
         # On which it hears its canaries and of revoked tokens.
-        await eventually(lambda: cluster.nodes[0].gauge("causeway_redis_topics") == 2, "only the node's own are left")
+        await eventually(lambda: cluster.nodes[0].gauge("causeway_redis_topics") == OWN_TOPICS, "only the node's own are left")
 
     asyncio.run(story())

@@ -409,13 +409,18 @@ const search = (field, value) => button(value, () => {
   $("sessions-card").scrollIntoView({ block: "nearest" });
 }, { class: "name", title: `Sessions with this ${field}` });
 
+/** Sessions of two nodes may have one name. */
+const sessionName = ({ node, session }) => `${session} ${node}`;
+
+const without = missing => missing.length ? `without ${missing.join(", ")}` : "";
+
 const PER_SECOND = value => `${count(value)}/s`;
 const TOPIC_COLUMNS = [
   ["Topic", one => cell(search("topic", one.topic))], ["Deliveries", one => number(PER_SECOND(one.messages_per_second))],
   ["Payload", one => cell(`${bytes(one.bytes_per_second)}/s`, { class: "number spare" }), "number spare"], ["Subscribers", one => number(whole(one.subscribers))],
 ];
 const CONNECTION_COLUMNS = [
-  ["Subject", one => cell(search("subject", one.subject))], ["Session", one => cell(one.session, { class: "mono spare" }), "spare"],
+  ["Subject", one => cell(search("subject", one.subject))], ["Session", one => cell(sessionName(one), { class: "mono spare" }), "spare"],
   ["Messages", one => number(count(one.messages))], ["Bytes", one => number(bytes(one.bytes))], ["Waiting", one => number(bytes(one.queued_bytes))],
 ];
 const TOPS = [
@@ -443,6 +448,7 @@ async function lookAtTop() {
   try {
     top = await ask("GET", `admin/top?limit=${TOP_ROWS}`);
     $("top").hidden = $("sessions-card").hidden = false;
+    for (const id of ["topics-without", "connections-without"]) $(id).textContent = without(top.missing);
     // Not under a pointer or a keyboard that is about to use one of its names.
     if (!$("top").matches(":has(tbody :focus-visible)")) showTop();
   } catch { /* the feed tells what is wrong */ }
@@ -457,18 +463,19 @@ for (const { select, measures } of TOPS) {
 
 const PAGE = 10;   // sessions
 let asked = null, next = null;   // what was searched for, and where its next page begins
+let missing = [];                // nodes whose part of what is shown is not there
 
 async function findSessions(cursor) {
   const wanted = cursor ? asked : Object.entries(Object.fromEntries(new FormData($("search")))).filter(([, value]) => value.trim()).map(([name, value]) => [name, value.trim()]);
   const query = new URLSearchParams([...wanted, ["limit", PAGE], ...cursor ? [["cursor", cursor]] : []]);
   try {
     const page = await ask("GET", `admin/sessions?${query}`);
-    [asked, next] = [wanted, page.next];
+    [asked, next, missing] = [wanted, page.next, cursor ? [...new Set([...missing, ...page.missing])] : page.missing];
     const body = $("sessions").tBodies[0], rows = page.sessions.map(sessionRow);
     if (cursor) body.append(...rows);
     else body.replaceChildren(...rows);
     const found = body.rows.length;
-    $("found").textContent = found ? `${whole(found)}${next ? " and more" : ""}` : "none fits";
+    $("found").textContent = [found ? `${whole(found)}${next ? " and more" : ""}` : "none fits", without(missing)].filter(Boolean).join(", ");
     $("sessions").hidden = !found;
     $("more").hidden = !next;
     const subject = new Map(wanted).get("subject");
@@ -482,12 +489,12 @@ async function findSessions(cursor) {
 function sessionRow(one) {
   const topic = new Map(asked ?? []).get("topic") ?? $("by-topic").value.trim();
   const row = element("tr", {},
-    cell(one.session, { class: "mono", "data-label": "session" }), cell(one.subject, { class: "mono", "data-label": "subject" }),
+    cell(one.session, { class: "mono", "data-label": "session" }), cell(one.node, { class: "mono", "data-label": "on" }), cell(one.subject, { class: "mono", "data-label": "subject" }),
     cell(one.address, { class: "mono", "data-label": "from" }), cell(`${duration(Date.now() - one.since * 1000)} ago`, { "data-label": "since" }),
     number(whole(one.subscriptions), "topics"), number(whole(one.messages), "messages"), number(bytes(one.bytes), "sent"), number(bytes(one.queued_bytes), "waiting"),
     element("td", { class: "acts-cell" },
-      button("Unsubscribe …", () => unsubscribe(one, topic), { class: "small", "aria-label": `Unsubscribe session ${one.session} …` }),
-      button("Disconnect …", () => disconnect({ session: one.session, subject: one.subject }, row), { class: "small grave", "aria-label": `Disconnect session ${one.session} …` })));
+      button("Unsubscribe …", () => unsubscribe(one, topic), { class: "small", "aria-label": `Unsubscribe session ${sessionName(one)} …` }),
+      button("Disconnect …", () => disconnect({ node: one.node, session: one.session, subject: one.subject }, row), { class: "small grave", "aria-label": `Disconnect session ${sessionName(one)} …` })));
   return row;
 }
 
@@ -550,27 +557,33 @@ $("drain").onclick = () => act(
   "admin/drain", undefined,
   ({ connections, window_ms }) => `Draining: ${whole(connections)} connections within ${duration(window_ms)}, then the node stops.`);
 
+/** What became of an order that one session is meant by: other nodes are told, and say nothing of it. */
+function outcome({ node, session, subject }, count, done, missed) {
+  if (node !== history.last.nodes[0].node) return `${node} was told: session ${session} of ${subject} ${done}.`;
+  return count ? `Session ${session} of ${subject} ${done}.` : `Session ${session} ${missed}.`;
+}
+
 async function disconnect(who, row) {
   const code = element("select", { id: "code", "data-label": "The client is told" },
     element("option", { value: 4403 }, "4403: do not come back"), element("option", { value: 4401 }, "4401: come back with a fresh token"),
     element("option", { value: 1012 }, "1012: come back at once"));
   const words = who.session
-    ? `Ends session ${who.session} of ${who.subject}. What waits for it is dropped.`
+    ? `Ends session ${who.session} of ${who.subject} on ${who.node}. What waits for it is dropped.`
     : `Ends every connection of ${who.subject}, on all nodes. What waits for them is dropped. Who does not mind the code may come back: revoke the token to prevent it.`;
   const done = await act({ title: "Disconnect", words, field: code, yes: "Disconnect", grave: true }, "admin/disconnect", code => ({ ...who, code: Number(code) }),
     ({ disconnected }) => who.session
-      ? disconnected ? `Session ${who.session} of ${who.subject} is disconnected.` : `Session ${who.session} had gone already.`
+      ? outcome(who, disconnected, "is disconnected", "had gone already")
       : `Connections of ${who.subject} that are ended on this node: ${whole(disconnected)}. The other nodes were told.`);
   if (!done) return;
   if (row) { row.className = "gone"; row.querySelectorAll("button").forEach(one => { one.disabled = true; }); }
   else findSessions();
 }
 
-async function unsubscribe({ session, subject }, topic) {
+async function unsubscribe({ node, session, subject }, topic) {
   const field = element("input", { id: "ended-topic", value: topic, required: "", maxlength: 200, autocapitalize: "none", spellcheck: "false", "data-label": "Topic" });
-  const done = await act({ title: "Unsubscribe", words: `Ends a subscription of session ${session} of ${subject}. The client is told, and may subscribe again.`, field, yes: "Unsubscribe" },
-    "admin/unsubscribe", topic => ({ session, subject, topic: topic.trim() }),
-    ({ unsubscribed }) => unsubscribed ? `Session ${session} of ${subject} is unsubscribed from ${field.value.trim()}.` : `Session ${session} was not subscribed to ${field.value.trim()}.`);
+  const done = await act({ title: "Unsubscribe", words: `Ends a subscription of session ${session} of ${subject} on ${node}. The client is told, and may subscribe again.`, field, yes: "Unsubscribe" },
+    "admin/unsubscribe", topic => ({ node, session, subject, topic: topic.trim() }),
+    ({ unsubscribed }) => outcome({ node, session, subject }, unsubscribed, `is unsubscribed from ${field.value.trim()}`, `was not subscribed to ${field.value.trim()}`));
   if (done && asked) findSessions();
 }
 

@@ -1,6 +1,7 @@
 """A process that a story started: its own address, its own directory, its own logs, stopped by its own pid."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
@@ -44,6 +45,16 @@ async def eventually(condition, what, seconds=PATIENCE):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         await asyncio.sleep(0.01)
     return value
+
+
+@contextlib.contextmanager
+def paused(process):
+    """It does nothing meanwhile, and knows nothing of it."""
+    process.child.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.child.send_signal(signal.SIGCONT)
 
 
 class Process:

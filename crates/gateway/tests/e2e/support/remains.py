@@ -17,8 +17,8 @@ GAUGES = (
     "causeway_connections", "causeway_subscriptions", "causeway_topics",
     "causeway_inbox_bytes", "causeway_outbox_bytes", "causeway_memory_budget_used_bytes",
 )
-# The topics on which a node hears its canaries and what nodes tell each other.
-OWN_TOPICS = 2
+# The topics on which a node hears its canaries, what is told to all nodes, and what is said to it alone.
+OWN_TOPICS = 3
 OWN_CHANNEL = re.compile(rb".*_(canary|causeway)\..*")
 # A runtime's threads for what blocks (files, names) come when they are needed and go ten seconds after.
 TRANSIENT_THREAD = "tokio-rt-worker"
