@@ -108,7 +108,7 @@ def test_t31_the_keys_of_the_nodes_are_not_spare(server, node, operator):
 
 async def everything_a_node_does(server, node, operator, topic, patience):
     """Subscribes, hears, publishes, revokes, loses the link and comes back, tries out the connection it has and keeps it,
-    reads what it missed, unsubscribes. Another that starts reads what was before it, and orders something of the first."""
+    reads what it missed, unsubscribes. Another that starts reads what was before it, asks the first who is there, and orders something of it."""
 
     async def publish(payload):
         headers = bearer(tokens.token(publish=["**"]))
@@ -145,6 +145,8 @@ async def everything_a_node_does(server, node, operator, topic, patience):
         assert is_revoked(late, f"told in {topic}")
         async with Subscriber(node.connect_url()) as subscriber:
             meant = {key: subscriber.welcome[key] for key in ("session", "node")}
+            listed = lambda: [{key: one[key] for key in meant} for one in Operator(late).sessions(node=node.name)]
+            await eventually(lambda: listed() == [meant], "the other node is asked who is there", patience)
             await asyncio.to_thread(Operator(late).post, "/admin/disconnect", **meant)
             assert await subscriber.closed() == 4403
 
@@ -177,6 +179,8 @@ def refusals(operator):
         ("causeway", "PUBLISH causeway:_canary.node-a 1"),
         ("causeway", "SUBSCRIBE causeway:_causeway.control"),
         ("causeway", "PUBLISH causeway:_causeway.control 1"),
+        ("causeway", "SUBSCRIBE causeway:_causeway.node.0123456789abcdef"),
+        ("causeway", "PUBLISH causeway:_causeway.node.0123456789abcdef 1"),
         ("causeway", "PING"),
         ("causeway", "UNWATCH"),
         ("causeway", "XADD causeway:_causeway.revoked * entry 1"),
@@ -202,6 +206,7 @@ def test_t31_what_is_meant_is_allowed(operator, user, command):
         ("causeway", "XADD causeway:orders.42 * entry 1"),
         ("causeway", "XRANGE another:_causeway.revoked - +"),
         ("publisher", "PUBLISH causeway:_causeway.control 1"),
+        ("publisher", "PUBLISH causeway:_causeway.node.0123456789abcdef 1"),
         ("publisher", "XADD causeway:_causeway.revoked * entry 1"),
         ("publisher", "PUBLISH another:orders.42 1"),
         ("publisher", "SUBSCRIBE causeway:orders.42"),
