@@ -108,7 +108,10 @@ pub(crate) async fn guard<B: MessageBody>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<B>, Error> {
-    node.settings().admin_access.check(request.headers())?;
+    if let Err(rejection) = node.settings().admin_access.check(request.headers()) {
+        node.tell_refused("admin", request.head(), &rejection);
+        return Err(rejection.into());
+    }
     next.call(request).await
 }
 

@@ -44,6 +44,17 @@ def test_clients_that_break_the_protocol_again_and_again(node):
     assert any(line.get("violation") and line.get("session") for line in lines)
 
 
+@pytest.mark.parametrize("wrong", [{}, bearer("another token")], ids=["no token", "another"])
+def test_operators_whose_token_is_refused_again_and_again(tmp_path, wrong):
+    secret = "an operator's token of thirty-two bytes"
+    with Node("guarded", tmp_path, None, {"log": {"format": "json"}, "admin": {"token": secret}}) as node:
+        for _ in range(TIMES):
+            assert ask(node.admin, "POST", "/admin/drain", wrong, source=node.address)[0] == 401
+        lines = all_of(node, what="admin", cause="unauthenticated")
+        assert any(line.get("client") == node.address for line in lines), "where it came from is told"
+        assert secret not in node.log() and "another token" not in node.log()
+
+
 def all_of(node, **kind):
     """The lines of a kind of failure, once they account for all of them."""
 
