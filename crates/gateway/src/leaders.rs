@@ -266,6 +266,25 @@ mod tests {
     }
 
     #[test]
+    fn what_several_say_of_one_is_added_up_before_leaders_are_chosen() {
+        let row = |topic: &str, rate: f64, subscribers| TopicRow {
+            topic: topic.to_owned(),
+            messages_per_second: rate,
+            bytes_per_second: 10.0 * rate,
+            subscribers,
+        };
+        let told =
+            [row("one", 5.0, 9), row("two", 3.0, 1), row("two", 3.5, 2), row("three", 0.0, usize::MAX)];
+        let leaders = TopicLeaders::of_sums(told.into_iter().chain([row("three", 0.0, 1)]), 1);
+        assert_eq!(leaders.by_messages.into_items(), [row("two", 6.5, 3)]);
+        assert_eq!(leaders.by_subscribers.into_items(), [row("three", 0.0, usize::MAX)], "nothing overflows");
+
+        let counts = [("a", 5), ("b", 3), ("c", u64::MAX), ("b", 3), ("c", 1)];
+        let counts = counts.map(|(name, count)| (name.to_owned(), count));
+        assert_eq!(most_drops(counts, 2), [("c".to_owned(), u64::MAX), ("b".to_owned(), 6)]);
+    }
+
+    #[test]
     fn few_are_all_told_and_nothing_is_no_leader() {
         let mut leaders = Leaders::new(100);
         for number in [0_u32, 1, 0, 2] {
