@@ -14,9 +14,6 @@ use causeway_protocol::frame::{FrameReader, Message, Received};
 use crate::socket::Socket;
 use crate::worker::Worker;
 
-/// How often a connection reads before others have their turn; the second read mostly finds that there is no more.
-const READS_PER_TURN: usize = 2;
-
 pub(crate) struct Connection {
     worker: Rc<Worker>,
     socket: Rc<Socket>,
@@ -98,20 +95,25 @@ impl Connection {
         self.worker.hub.borrow().session_name(self.key)
     }
 
-    /// Reads some of what has arrived; ready when the client has gone.
+    /// Reads what has arrived, no more than the buffer takes before others have their turn; ready when the client has
+    /// gone.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let worker = Rc::clone(&self.worker);
         let mut buffer = worker.read_buffer.borrow_mut();
-        for _ in 0..READS_PER_TURN {
+        while !self.socket.is_in_line() {
             match std::task::ready!(self.socket.poll_read(cx, &mut buffer)) {
                 Ok(0) | Err(_) => return Poll::Ready(()),
-                Ok(bytes) => self.receive(&mut buffer[..bytes]),
+                Ok(bytes) => {
+                    self.receive(&mut buffer[..bytes]);
+                    if bytes == buffer.len() {
+                        worker.line.join(&self.socket);
+                    }
+                }
             }
             if self.socket.is_over() {
                 return Poll::Ready(());
             }
         }
-        cx.waker().wake_by_ref();
         Poll::Pending
     }
 }

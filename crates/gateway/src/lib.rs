@@ -33,6 +33,7 @@ mod drain;
 mod entrance;
 mod handshake;
 mod leaders;
+mod line;
 mod order;
 mod peers;
 mod roll_call;

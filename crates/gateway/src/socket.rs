@@ -35,6 +35,8 @@ pub(crate) struct Socket {
     /// Whether the last write found the kernel's buffer full. The task waits for room then.
     is_blocked: Cell<bool>,
     is_half_closed: Cell<bool>,
+    /// Whether the task must not read yet, because others have their turn first.
+    is_in_line: Cell<bool>,
     /// Whether the connection is over and its task should end.
     is_over: Cell<bool>,
 }
@@ -67,6 +69,7 @@ impl Socket {
             task: RefCell::default(),
             is_blocked: Cell::new(false),
             is_half_closed: Cell::new(false),
+            is_in_line: Cell::new(false),
             is_over: Cell::new(false),
         })
     }
@@ -169,6 +172,27 @@ impl Socket {
         self.is_blocked.get()
     }
 
+    /// Has the task wait for its turn to read; says whether it did not yet.
+    pub(crate) fn join_line(&self) -> bool {
+        !self.is_in_line.replace(true)
+    }
+
+    /// It is the task's turn.
+    pub(crate) fn leave_line(&self) {
+        self.is_in_line.set(false);
+        self.wake();
+    }
+
+    pub(crate) fn is_in_line(&self) -> bool {
+        self.is_in_line.get()
+    }
+
+    fn wake(&self) {
+        if let Some(task) = &*self.task.borrow() {
+            task.wake_by_ref();
+        }
+    }
+
     /// Sends FIN: the client will read nothing more, but may still send.
     pub(crate) fn half_close(&self) {
         if !self.is_half_closed.replace(true) {
@@ -180,9 +204,7 @@ impl Socket {
     /// Ends the connection: its task will drop it.
     pub(crate) fn end(&self) {
         self.is_over.set(true);
-        if let Some(task) = &*self.task.borrow() {
-            task.wake_by_ref();
-        }
+        self.wake();
     }
 
     pub(crate) fn is_over(&self) -> bool {

@@ -22,6 +22,7 @@ use tokio::time::timeout_at;
 
 use crate::connection::Connection;
 use crate::crew::{Enrolled, Errand};
+use crate::line::Line;
 use crate::log;
 use crate::metrics::WorkerReport;
 use crate::node::{Node, Phase};
@@ -36,10 +37,15 @@ const TICK: Duration = Duration::from_millis(250);
 const LAG_WINDOW: Duration = Duration::from_secs(10);
 /// How many outboxes are offered something before others have their turn: about a millisecond.
 const OFFERS_PER_TURN: usize = 32 * 1024;
+/// How many offers are made in the time that a delivery takes besides: to find its topic, and to encode it or answer who
+/// waited for it.
+const OFFERS_PER_DELIVERY: usize = 16;
 /// How much payload is encoded in the time of one offer.
 const BYTES_PER_OFFER: usize = 64;
 /// How many sockets are written to before others have their turn: about a millisecond.
 const WRITES_PER_TURN: usize = 192;
+/// How many bytes the kernel copies in the time that a small write takes.
+const BYTES_PER_WRITE: usize = 16 * 1024;
 /// What one read can take. Little, because there is no stopping within it, and so much of the dearest commands is a good
 /// part of a millisecond's work. One buffer serves all connections of the thread.
 const READ_BUFFER_BYTES: usize = 2 * 1024;
@@ -52,6 +58,8 @@ pub(crate) struct Worker {
     pub(crate) hub: RefCell<Hub>,
     /// Read by one connection at a time, within one poll.
     pub(crate) read_buffer: RefCell<Box<[u8]>>,
+    /// Who has sent more than one turn reads.
+    pub(crate) line: Line,
     /// Where the frames of one write are gathered.
     write_buffer: RefCell<Box<[u8]>>,
     /// For the compressed messages of all connections, one at a time.
@@ -93,6 +101,7 @@ impl Worker {
             node: Arc::clone(node),
             hub: RefCell::new(hub),
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
+            line: Line::default(),
             write_buffer: RefCell::new(vec![0; WRITE_BUFFER_BYTES].into_boxed_slice()),
             inflater: RefCell::default(),
             frame_limits: Cell::new(settings.frames),
@@ -111,6 +120,8 @@ impl Worker {
         });
         spawn_vital(Rc::clone(&worker).run());
         spawn_vital(Rc::clone(&worker).run_errands(errands));
+        let served = Rc::clone(&worker);
+        spawn_vital(async move { served.line.serve().await });
         worker
     }
 
@@ -206,22 +217,29 @@ impl Worker {
     }
 
     /// Writes what is owed to one session until there is nothing more or the socket takes no more, and acts on
-    /// its fate.
-    pub(crate) fn flush(&self, key: SessionKey) {
-        let Some(socket) = self.socket_of(key) else { return };
+    /// its fate. Says how many bytes left.
+    pub(crate) fn flush(&self, key: SessionKey) -> usize {
+        let mut written = 0;
+        let Some(socket) = self.socket_of(key) else { return written };
         let mut hub = self.hub.borrow_mut();
         if hub.outbox(key).is_none() {
             // The session has ended, and the socket at its index is another's.
-            return;
+            return written;
         }
         let now = self.now();
         while !socket.is_blocked()
             && let Some(outbox) = hub.outbox(key).filter(|outbox| !outbox.is_empty())
         {
             match socket.write(outbox, &mut self.write_buffer.borrow_mut()) {
-                Written::Bytes(bytes) => hub.wrote(key, bytes, now),
+                Written::Bytes(bytes) => {
+                    hub.wrote(key, bytes, now);
+                    written += bytes;
+                }
                 Written::Blocked => hub.blocked(key, now),
-                Written::Broken => return socket.end(),
+                Written::Broken => {
+                    socket.end();
+                    return written;
+                }
             }
         }
         match hub.fate(key, now) {
@@ -229,6 +247,7 @@ impl Worker {
             Fate::HalfClose => socket.half_close(),
             Fate::Drop => socket.end(),
         }
+        written
     }
 
     async fn run(self: Rc<Self>) {
@@ -284,7 +303,7 @@ impl Worker {
         let mut offers = 0;
         while offers < OFFERS_PER_TURN && *ahead_bytes <= ahead_bytes_max {
             let Some(delivery) = deliveries.next() else { return true };
-            offers += 1;
+            offers += OFFERS_PER_DELIVERY;
             match delivery {
                 Delivery::Publication(publication, received) => {
                     let received = Moment::at(received.saturating_duration_since(self.started));
@@ -304,9 +323,10 @@ impl Worker {
 
     /// Writes to some of the sessions that want it; says whether those were all.
     fn flush_listed(&self) -> bool {
-        for _ in 0..WRITES_PER_TURN {
+        let mut writes = 0;
+        while writes < WRITES_PER_TURN {
             let Some(key) = self.hub.borrow_mut().next_listed() else { return true };
-            self.flush(key);
+            writes += 1 + self.flush(key) / BYTES_PER_WRITE;
         }
         false
     }
