@@ -13,7 +13,8 @@ pub struct HubLimits {
     pub deflate_bytes_min: usize,
     /// The longest `data` of a publish, in bytes.
     pub publish_bytes: usize,
-    /// Commands and pings a session may send in the long run, a second. At least 1.
+    /// Commands and pings a session may send in the long run, a second; each 16 topics that a command names count as one
+    /// more. At least 1.
     pub commands_per_second: u32,
     /// Commands and pings it may send at once. At least 1.
     pub commands_burst: u32,

@@ -38,6 +38,11 @@ impl Hub {
         command: Command<'_>,
         now: Moment,
     ) -> Result<Option<Request>, Refused> {
+        if let Command::Subscribe { topics } | Command::Unsubscribe { topics } = &command
+            && let Some(session) = self.sessions.get_mut(key.index())
+        {
+            session.rate.count_topics(topics.len(), &self.limits);
+        }
         match command {
             Command::Subscribe { topics } => self.subscribe(key, id, &topics, now)?,
             Command::Unsubscribe { topics } => self.unsubscribe(key, &id, &topics, now)?,

@@ -66,8 +66,8 @@ pub(crate) struct Session {
     grant: Grant,
     subscribed: BTreeSet<String>,
     waiting: Vec<Waiting>,
-    /// Millionths of a command that may be sent at once, as of the second field.
-    allowance: (u128, Duration),
+    /// Millionths of a command that may be sent at once, as of the second field; less than none after many topics.
+    allowance: (i128, Duration),
     too_fast: u32,
     token_expires: Duration,
     /// When the token was given.
@@ -128,7 +128,7 @@ impl Model {
             grant,
             subscribed: BTreeSet::new(),
             waiting: Vec::new(),
-            allowance: (u128::from(self.limits.commands_burst) * 1_000_000, self.now),
+            allowance: (i128::from(self.limits.commands_burst) * 1_000_000, self.now),
             too_fast: 0,
             token_expires,
             token_since: self.now,
@@ -206,8 +206,8 @@ impl Model {
         let (now, rate, burst) = (self.now, self.limits.commands_per_second, self.limits.commands_burst);
         let session = self.session(client);
         let (left, since) = session.allowance;
-        let filled = left + (now - since).as_micros() * u128::from(rate);
-        let filled = filled.min(u128::from(burst) * 1_000_000);
+        let filled = left + (now - since).as_micros() as i128 * i128::from(rate);
+        let filled = filled.min(i128::from(burst) * 1_000_000);
         session.allowance = (filled, now);
         if filled >= 1_000_000 {
             session.allowance.0 -= 1_000_000;
@@ -222,7 +222,13 @@ impl Model {
         }
     }
 
+    /// Each sixteen topics that a command names count as one command more.
+    fn count_topics(&mut self, client: usize, names: &[String]) {
+        self.session(client).allowance.0 -= names.len() as i128 / 16 * 1_000_000;
+    }
+
     pub(crate) fn subscribe(&mut self, client: usize, id: i64, names: &[String]) -> Vec<Said> {
+        self.count_topics(client, names);
         let (mut topics, mut refused) = (Vec::new(), Vec::new());
         let session = &self.sessions[&client];
         let waiting = session.waiting.iter().map(|waiting| waiting.topics.len() + waiting.refused.len());
@@ -268,6 +274,7 @@ impl Model {
     }
 
     pub(crate) fn unsubscribe(&mut self, client: usize, id: i64, names: &[String]) -> Vec<Said> {
+        self.count_topics(client, names);
         if names.len() > 2 * self.limits.topics_per_session {
             return vec![error(id, "limit_exceeded")];
         }

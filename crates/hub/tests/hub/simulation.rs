@@ -208,7 +208,7 @@ impl History {
     }
 
     fn names(&mut self) -> Vec<String> {
-        let most = if self.chance(5) { 12 } else { 4 };
+        let most = if self.chance(5) { 40 } else { 4 };
         let count = self.random.random_range(1..=most);
         (0..count).map(|_| NAMES.choose(&mut self.random).expect("some").to_string()).collect()
     }
