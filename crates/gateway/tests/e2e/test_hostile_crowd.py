@@ -1,8 +1,8 @@
 """Hostile clients of every kind at once, beside a hundred honest ones: these hear everything, and nothing is left of those.
 
 Seventy here, because a debug build takes its time over each; CAUSEWAY_HOSTILE=500 with a release build is what docs/reliability.md
-tells of. How long the honest ones wait is printed, before and meanwhile, and `-s` shows it. The kinds are drawn by a seed:
-CAUSEWAY_SEED=… for the same again.
+tells of. How long the honest ones wait is printed, and `-s` shows it: before, while the crowd keeps the same machine busy at
+another node, and while it is at theirs. The kinds are drawn by a seed: CAUSEWAY_SEED=… for the same again.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ def hostile_crowd(node):
 @pytest.mark.alone
 def test_a_hostile_crowd_costs_nobody_else_anything(cluster):
     print(f"replay with CAUSEWAY_SEED={SEED}")
-    node = cluster.nodes[0]
+    node, other = cluster.nodes
 
     async def story():
         honest = [Subscriber(node.connect_url(), [f"news.{number}"]) for number in range(HONEST)]
@@ -66,6 +66,10 @@ def test_a_hostile_crowd_costs_nobody_else_anything(cluster):
         # Also while the others are away: what the honest ones hear is no different then.
         publishing = asyncio.create_task(publish(over))
         quiet = p99(await waits(honest))
+        with hostile_crowd(other) as end:
+            await eventually(lambda: other.gauge("causeway_connections") > HOSTILE // 8, "they are at the other node")
+            elsewhere = p99(await waits(honest))
+            await asyncio.to_thread(end)
         with hostile_crowd(node) as end:
             attacked = lambda: node.gauge("causeway_connections") > HONEST + HOSTILE // 8
             await eventually(attacked, "they have come")
@@ -75,8 +79,9 @@ def test_a_hostile_crowd_costs_nobody_else_anything(cluster):
             over.set()
             published, most = await publishing
             cut = await asyncio.to_thread(end)
-        print(f"{HOSTILE} hostile clients: p99 of {HONEST} honest ones {quiet * 1000:.1f} ms, became {loud * 1000:.1f} ms; "
-              f"resident memory rose by {(most - before['resident']) / (1 << 20):.1f} MiB; begun and cut: {cut}")
+        print(f"{HOSTILE} hostile clients: p99 of {HONEST} honest ones {quiet * 1000:.1f} ms, {elsewhere * 1000:.1f} ms beside those at "
+              f"another node, became {loud * 1000:.1f} ms; resident memory rose by {(most - before['resident']) / (1 << 20):.1f} MiB; "
+              f"begun and cut: {cut}")
         assert most - before["resident"] <= BOUND
         assert all(began > 0 for began, _ in cut.values()), cut
         for number, one in enumerate(honest):

@@ -109,6 +109,8 @@ def test_a_session_is_found_and_ended(page, node):
             page.click("#ask-yes")
             await eventually(lambda: alice.pushed("unsubscribed"), "the client is told that its subscription has ended")
             await eventually(lambda: "unsubscribed from orders.1" in told(page)[0], "and so is the operator")
+            # Its row is another one then.
+            await eventually(lambda: page.each("#sessions [data-label=topics]", "one.textContent") == ["0"], "whose list is renewed")
 
             page.click("#sessions .acts-cell button:last-child")
             page.choose("#code", "4401")
