@@ -104,13 +104,14 @@ def test_a_session_is_found_and_ended(page, node):
             page.click("#search button.main")
             await eventually(lambda: listed(page, "sessions") == [session_of(alice)], "one of them is looked for")
 
+            (marked,) = page.each("#sessions .acts-cell", "one.marked = true")
             page.click("#sessions .acts-cell button:first-child")
             page.fill("#ended-topic", "orders.1")
             page.click("#ask-yes")
             await eventually(lambda: alice.pushed("unsubscribed"), "the client is told that its subscription has ended")
             await eventually(lambda: "unsubscribed from orders.1" in told(page)[0], "and so is the operator")
-            # Its row is another one then.
             await eventually(lambda: page.each("#sessions [data-label=topics]", "one.textContent") == ["0"], "whose list is renewed")
+            assert page.each("#sessions .acts-cell", "one.marked") == [marked], "but not under the pointer"
 
             page.click("#sessions .acts-cell button:last-child")
             page.choose("#code", "4401")

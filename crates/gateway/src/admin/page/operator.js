@@ -27,6 +27,21 @@ function button(words, act, attributes = {}) {
 }
 
 const cell = (content, attributes = {}) => element("td", attributes, content);
+
+/** The row of a topic, a subject or a session; `one` is whose it is. */
+const rowOf = ({ topic = "", subject = "", session = "", node = "" }, ...cells) => element("tr", { "data-of": [topic, subject, session, node].join(" ") }, ...cells);
+
+/** Has the body of a table become these rows. What stays the same is left alone: somebody may be about to press it. */
+function renew(body, rows) {
+  rows.forEach((row, at) => {
+    const old = body.rows[at];
+    if (!old) return body.append(row);
+    if (old.dataset.of !== row.dataset.of || old.cells.length !== row.cells.length) return old.replaceWith(row);
+    old.className = row.className;
+    [...row.cells].forEach((cell, place) => old.cells[place].isEqualNode(cell) || old.cells[place].replaceWith(cell));
+  });
+  while (body.rows.length > rows.length) body.lastChild.remove();
+}
 const number = (content, label) => cell(content, { class: "number", "data-label": label });
 
 /** A figure and its unit: [“12.3”, “k”]. Three digits are enough to judge by. */
@@ -439,7 +454,7 @@ function showTop() {
     const heads = columns.map(([name, , kind = "number"], at) => element("th", { scope: "col", class: at ? kind : undefined }, name));
     $(table).tHead.replaceChildren(element("tr", {}, ...heads));
     const none = element("tr", {}, cell("Nothing to tell.", { class: "empty", colspan: columns.length }));
-    $(table).tBodies[0].replaceChildren(...rows.length ? rows.map(row => element("tr", {}, ...columns.map(([, draw]) => draw(row)))) : [none]);
+    renew($(table).tBodies[0], rows.length ? rows.map(one => rowOf(one, ...columns.map(([, draw]) => draw(one)))) : [none]);
   }
 }
 
@@ -473,7 +488,7 @@ async function findSessions(cursor) {
     [asked, next, missing] = [wanted, page.next, cursor ? [...new Set([...missing, ...page.missing])] : page.missing];
     const body = $("sessions").tBodies[0], rows = page.sessions.map(sessionRow);
     if (cursor) body.append(...rows);
-    else body.replaceChildren(...rows);
+    else renew(body, rows);
     const found = body.rows.length;
     $("found").textContent = [found ? `${whole(found)}${next ? " and more" : ""}` : "none fits", without(missing)].filter(Boolean).join(", ");
     $("sessions").hidden = !found;
@@ -487,15 +502,13 @@ async function findSessions(cursor) {
 }
 
 function sessionRow(one) {
-  const topic = new Map(asked ?? []).get("topic") ?? $("by-topic").value.trim();
-  const row = element("tr", {},
+  return rowOf(one,
     cell(one.session, { class: "mono", "data-label": "session" }), cell(one.node, { class: "mono", "data-label": "on" }), cell(one.subject, { class: "mono", "data-label": "subject" }),
     cell(one.address, { class: "mono", "data-label": "from" }), cell(`${duration(Date.now() - one.since * 1000)} ago`, { "data-label": "since" }),
     number(whole(one.subscriptions), "topics"), number(whole(one.messages), "messages"), number(bytes(one.bytes), "sent"), number(bytes(one.queued_bytes), "waiting"),
     element("td", { class: "acts-cell" },
-      button("Unsubscribe …", () => unsubscribe(one, topic), { class: "small", "aria-label": `Unsubscribe session ${sessionName(one)} …` }),
-      button("Disconnect …", () => disconnect({ node: one.node, session: one.session, subject: one.subject }, row), { class: "small grave", "aria-label": `Disconnect session ${sessionName(one)} …` })));
-  return row;
+      button("Unsubscribe …", () => unsubscribe(one), { class: "small", "aria-label": `Unsubscribe session ${sessionName(one)} …` }),
+      button("Disconnect …", ({ currentTarget }) => disconnect({ node: one.node, session: one.session, subject: one.subject }, currentTarget.closest("tr")), { class: "small grave", "aria-label": `Disconnect session ${sessionName(one)} …` })));
 }
 
 $("search").onsubmit = event => { event.preventDefault(); findSessions(); };
@@ -579,7 +592,8 @@ async function disconnect(who, row) {
   else findSessions();
 }
 
-async function unsubscribe({ node, session, subject }, topic) {
+async function unsubscribe({ node, session, subject }) {
+  const topic = new Map(asked ?? []).get("topic") ?? $("by-topic").value.trim();
   const field = element("input", { id: "ended-topic", value: topic, required: "", maxlength: 200, autocapitalize: "none", spellcheck: "false", "data-label": "Topic" });
   const done = await act({ title: "Unsubscribe", words: `Ends a subscription of session ${session} of ${subject} on ${node}. The client is told, and may subscribe again.`, field, yes: "Unsubscribe" },
     "admin/unsubscribe", topic => ({ node, session, subject, topic: topic.trim() }),

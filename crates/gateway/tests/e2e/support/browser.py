@@ -7,7 +7,7 @@ import shutil
 import tempfile
 
 from selenium import webdriver
-from selenium.common.exceptions import WebDriverException
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
@@ -58,7 +58,10 @@ class Browser:
         return text
 
     def click(self, selector):
-        self.driver.find_element(By.CSS_SELECTOR, selector).click()
+        """Of an element that the page replaces before the click, its successor."""
+        while True:
+            with contextlib.suppress(StaleElementReferenceException):
+                return self.driver.find_element(By.CSS_SELECTOR, selector).click()
 
     def fill(self, selector, text):
         field = self.driver.find_element(By.CSS_SELECTOR, selector)
