@@ -93,22 +93,21 @@ pub fn close_echo(code: Option<u16>) -> Bytes {
 /// A whole masked frame, as a client sends it.
 pub fn masked(opcode: Opcode, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
     let (header, len) = unmasked_header(0x80 | opcode as u8, payload.len());
-    let mut frame = Vec::with_capacity(len + key.len() + payload.len());
-    frame.extend_from_slice(&header[..len]);
-    frame[1] |= 0x80;
-    frame.extend_from_slice(&key);
-    frame.extend_from_slice(payload);
-    mask::apply(&mut frame[len + key.len()..], key, 0);
-    frame
+    masked_behind(&header[..len], payload, key)
 }
 
 /// A whole unmasked frame, a compressed one for example, as a client sends it.
 pub fn mask_whole(frame: &[u8], key: [u8; 4]) -> Vec<u8> {
     let (header, payload) = frame.split_at(unmasked_header_len(frame));
-    let mut masked = [header, &key, payload].concat();
-    masked[1] |= 0x80;
-    mask::apply(&mut masked[header.len() + key.len()..], key, 0);
-    masked
+    masked_behind(header, payload, key)
+}
+
+/// The frame whose unmasked header would be `header`.
+fn masked_behind(header: &[u8], payload: &[u8], key: [u8; 4]) -> Vec<u8> {
+    let mut frame = [header, &key, payload].concat();
+    frame[1] |= 0x80;
+    mask::apply(&mut frame[header.len() + key.len()..], key, 0);
+    frame
 }
 
 fn whole(opcode: Opcode, payload: &[u8]) -> Bytes {
