@@ -27,6 +27,7 @@ function button(words, act, attributes = {}) {
 }
 
 const cell = (content, attributes = {}) => element("td", attributes, content);
+const number = (content, label) => cell(content, { class: "number", "data-label": label });
 
 /** The row of a topic, a subject or a session; `one` is whose it is. */
 const rowOf = ({ topic = "", subject = "", session = "", node = "" }, ...cells) => element("tr", { "data-of": [topic, subject, session, node].join(" ") }, ...cells);
@@ -42,7 +43,6 @@ function renew(body, rows) {
   });
   while (body.rows.length > rows.length) body.lastChild.remove();
 }
-const number = (content, label) => cell(content, { class: "number", "data-label": label });
 
 /** A figure and its unit: [“12.3”, “k”]. Three digits are enough to judge by. */
 function scaled(value, step, units) {
